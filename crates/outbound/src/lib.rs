@@ -1,0 +1,7 @@
+//! Everything that leaves: messages through channels, feedback events to webhooks.
+//!
+//! The crate knows the [`store::Store`] and the wire formats; it knows nothing of the HTTP API, the console or the
+//! configuration file.
+
+pub mod channel;
+pub mod webhook;
