@@ -29,6 +29,16 @@ macro_rules! typed_ids {
             pub fn new(now: Timestamp, entropy: &dyn Entropy) -> Self {
                 Self(new_uuid(now, entropy))
             }
+
+            /// The 16 bytes that a store keeps.
+            pub fn bytes(&self) -> &[u8] {
+                self.0.as_bytes()
+            }
+
+            /// The id with these 16 bytes.
+            pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+                Uuid::from_slice(bytes).ok().map(Self)
+            }
         }
 
         impl fmt::Display for $name {

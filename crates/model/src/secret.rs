@@ -105,6 +105,11 @@ impl SecretMap {
         self.0.insert(path.into(), value);
     }
 
+    /// Adds all of another map.
+    pub fn extend(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+
     /// The secret at a path.
     pub fn get(&self, path: &str) -> Option<&SecretString> {
         self.0.get(path)

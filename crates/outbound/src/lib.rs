@@ -4,4 +4,8 @@
 //! configuration file.
 
 pub mod channel;
+pub mod driver;
+pub mod engine;
+pub mod ownership;
+pub mod tls;
 pub mod webhook;

@@ -4,7 +4,9 @@
 //! nothing of HTTP, SMTP or TLS, and nothing of the wire formats in `wire`.
 
 pub mod admin;
+pub mod envelope;
 pub mod lookup;
+pub mod sqlite;
 pub mod wake;
 pub mod work;
 

@@ -82,10 +82,9 @@ pub struct Accepted {
     pub created_at: Timestamp,
     /// The name of the API key that sent it first.
     pub created_by: String,
-    /// Through what its messages are sent.
-    pub channel_configuration: ChannelConfigurationId,
-    /// Its messages, to be handed to the owner; empty for a repetition.
-    pub due: Vec<DueMessage>,
+    /// Its messages and the channel configuration through which they are sent, to be handed to the owner; none for a
+    /// repetition.
+    pub work: Option<(ChannelConfigurationId, Vec<DueMessage>)>,
 }
 
 /// Why an execution is not accepted.

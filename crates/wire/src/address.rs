@@ -160,9 +160,7 @@ pub enum UrlRefusal {
     #[error("the URL's scheme is `{0}`; use https")]
     Scheme(String),
     /// A user name or password.
-    #[error(
-        "the URL holds a user name or password; take it out and set an authentication instead"
-    )]
+    #[error("the URL holds a user name or password; take it out and set an authentication instead")]
     Credentials,
     /// A fragment, which no request carries.
     #[error("the URL has a fragment (`#…`), which is never sent; take it out")]
@@ -301,24 +299,75 @@ const FORBIDDEN_V4: &[(Ipv4Net, ForbiddenRange)] = &[
 
 /// The refused IPv6 ranges, in the same order of precedence. Embedded IPv4 addresses are judged before this.
 const FORBIDDEN_V6: &[(Ipv6Net, ForbiddenRange)] = &[
-    (v6([0, 0, 0, 0, 0, 0, 0, 0], 128), ForbiddenRange::Unspecified),
+    (
+        v6([0, 0, 0, 0, 0, 0, 0, 0], 128),
+        ForbiddenRange::Unspecified,
+    ),
     (v6([0, 0, 0, 0, 0, 0, 0, 1], 128), ForbiddenRange::Loopback),
-    (v6([0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254], 128), ForbiddenRange::Metadata),
-    (v6([0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254], 128), ForbiddenRange::Metadata),
-    (v6([0x64, 0xff9b, 0, 0, 0, 0, 0, 0], 96), ForbiddenRange::Nat64),
-    (v6([0x64, 0xff9b, 1, 0, 0, 0, 0, 0], 48), ForbiddenRange::Nat64),
-    (v6([0x100, 0, 0, 0, 0, 0, 0, 0], 64), ForbiddenRange::Discard),
-    (v6([0x2001, 0, 0, 0, 0, 0, 0, 0], 32), ForbiddenRange::Teredo),
-    (v6([0x2001, 0x10, 0, 0, 0, 0, 0, 0], 28), ForbiddenRange::Orchid),
-    (v6([0x2001, 0x20, 0, 0, 0, 0, 0, 0], 28), ForbiddenRange::Orchid),
-    (v6([0x2001, 0, 0, 0, 0, 0, 0, 0], 23), ForbiddenRange::ProtocolAssignment),
-    (v6([0x2001, 0xdb8, 0, 0, 0, 0, 0, 0], 32), ForbiddenRange::Documentation),
-    (v6([0x3fff, 0, 0, 0, 0, 0, 0, 0], 20), ForbiddenRange::Documentation),
-    (v6([0x2002, 0, 0, 0, 0, 0, 0, 0], 16), ForbiddenRange::SixToFour),
-    (v6([0xfc00, 0, 0, 0, 0, 0, 0, 0], 7), ForbiddenRange::UniqueLocal),
-    (v6([0xfe80, 0, 0, 0, 0, 0, 0, 0], 10), ForbiddenRange::LinkLocal),
-    (v6([0xfec0, 0, 0, 0, 0, 0, 0, 0], 10), ForbiddenRange::SiteLocal),
-    (v6([0xff00, 0, 0, 0, 0, 0, 0, 0], 8), ForbiddenRange::Multicast),
+    (
+        v6([0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254], 128),
+        ForbiddenRange::Metadata,
+    ),
+    (
+        v6([0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254], 128),
+        ForbiddenRange::Metadata,
+    ),
+    (
+        v6([0x64, 0xff9b, 0, 0, 0, 0, 0, 0], 96),
+        ForbiddenRange::Nat64,
+    ),
+    (
+        v6([0x64, 0xff9b, 1, 0, 0, 0, 0, 0], 48),
+        ForbiddenRange::Nat64,
+    ),
+    (
+        v6([0x100, 0, 0, 0, 0, 0, 0, 0], 64),
+        ForbiddenRange::Discard,
+    ),
+    (
+        v6([0x2001, 0, 0, 0, 0, 0, 0, 0], 32),
+        ForbiddenRange::Teredo,
+    ),
+    (
+        v6([0x2001, 0x10, 0, 0, 0, 0, 0, 0], 28),
+        ForbiddenRange::Orchid,
+    ),
+    (
+        v6([0x2001, 0x20, 0, 0, 0, 0, 0, 0], 28),
+        ForbiddenRange::Orchid,
+    ),
+    (
+        v6([0x2001, 0, 0, 0, 0, 0, 0, 0], 23),
+        ForbiddenRange::ProtocolAssignment,
+    ),
+    (
+        v6([0x2001, 0xdb8, 0, 0, 0, 0, 0, 0], 32),
+        ForbiddenRange::Documentation,
+    ),
+    (
+        v6([0x3fff, 0, 0, 0, 0, 0, 0, 0], 20),
+        ForbiddenRange::Documentation,
+    ),
+    (
+        v6([0x2002, 0, 0, 0, 0, 0, 0, 0], 16),
+        ForbiddenRange::SixToFour,
+    ),
+    (
+        v6([0xfc00, 0, 0, 0, 0, 0, 0, 0], 7),
+        ForbiddenRange::UniqueLocal,
+    ),
+    (
+        v6([0xfe80, 0, 0, 0, 0, 0, 0, 0], 10),
+        ForbiddenRange::LinkLocal,
+    ),
+    (
+        v6([0xfec0, 0, 0, 0, 0, 0, 0, 0], 10),
+        ForbiddenRange::SiteLocal,
+    ),
+    (
+        v6([0xff00, 0, 0, 0, 0, 0, 0, 0], 8),
+        ForbiddenRange::Multicast,
+    ),
 ];
 
 /// The space that IANA gives out for public use (RFC 4291, section 2.4).
@@ -335,7 +384,10 @@ fn range_of(ip: IpAddr) -> Option<ForbiddenRange> {
 }
 
 fn range_of_v4(ip: Ipv4Addr) -> Option<ForbiddenRange> {
-    FORBIDDEN_V4.iter().find(|(net, _)| net.contains(&ip)).map(|(_, range)| *range)
+    FORBIDDEN_V4
+        .iter()
+        .find(|(net, _)| net.contains(&ip))
+        .map(|(_, range)| *range)
 }
 
 fn range_of_v6(ip: Ipv6Addr) -> Option<ForbiddenRange> {
@@ -348,7 +400,9 @@ fn range_of_v6(ip: Ipv6Addr) -> Option<ForbiddenRange> {
 }
 
 fn compatible_v4(ip: Ipv6Addr) -> Option<Ipv4Addr> {
-    let [0, 0, 0, 0, 0, 0, _, _] = ip.segments() else { return None };
+    let [0, 0, 0, 0, 0, 0, _, _] = ip.segments() else {
+        return None;
+    };
     let [.., a, b, c, d] = ip.octets();
     Some(Ipv4Addr::new(a, b, c, d))
 }
@@ -357,9 +411,7 @@ fn opens_v4(net: &IpNet, ip: Ipv4Addr) -> bool {
     match net {
         IpNet::V4(net) => net.contains(&ip),
         // A wide entry such as `::/0` means the IPv6 network, not every IPv4 address by way of the mapped ones.
-        IpNet::V6(net) => {
-            net.prefix_len() >= MAPPED_PREFIX && net.contains(&ip.to_ipv6_mapped())
-        }
+        IpNet::V6(net) => net.prefix_len() >= MAPPED_PREFIX && net.contains(&ip.to_ipv6_mapped()),
     }
 }
 

@@ -22,3 +22,4 @@ pub mod address;
 pub mod jwt;
 pub mod smtp_reply;
 pub mod standard_webhooks;
+pub mod template;

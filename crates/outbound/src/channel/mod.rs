@@ -1,5 +1,7 @@
 //! Channels: what sends a message and says what became of it.
 
+pub mod work;
+
 use async_trait::async_trait;
 use model::clock::Timestamp;
 use model::execution::DueMessage;

@@ -1,1 +1,26 @@
-//! The webhook client.
+//! The webhook client: posts one feedback event to one endpoint.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`guard`] | connections that go only where the operator allows |
+//! | [`auth`] | signing secrets and tokens |
+//! | [`request`] | the request, the answer, the verdict |
+//! | [`sample`] | a test send |
+//!
+//! It knows no store and no schedule: whether and when to try again is the caller's, from the [`Verdict`].
+
+pub mod auth;
+mod connection;
+mod error;
+pub mod guard;
+mod reply;
+pub mod request;
+mod resolve;
+mod sample;
+pub mod work;
+
+pub use guard::Network;
+pub use reply::{Reply, Verdict};
+pub use request::{Endpoint, Post};
+pub use resolve::{Resolve, ResolveError};
+pub use sample::sample;

@@ -1,0 +1,122 @@
+//! The engine: both drivers and the ownership of shards, started and stopped together.
+
+use crate::channel::work::{ChannelWork, MakeSender, Versions};
+use crate::driver::{Driver, Shared};
+use crate::ownership::Ownership;
+use crate::webhook::Network;
+use crate::webhook::work::WebhookWork;
+use model::clock::{Clock, Entropy};
+use model::delivery::AttemptDecision;
+use model::ids::OwnerId;
+use model::outcome::FeedbackStatus;
+use std::sync::Arc;
+use std::time::Duration;
+use store::Store;
+use store::wake::{Hint, Wake};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// The most steps under way at a time, for each driver: what bounds sockets and memory however many queues there are.
+const STEPS_AT_A_TIME: usize = 4_096;
+
+/// Counts what happens, for whoever shows it.
+pub trait Tally: Send + Sync + std::fmt::Debug {
+    /// An outcome was recorded for a message.
+    fn recorded(&self, status: FeedbackStatus);
+    /// An attempt to deliver an event has ended.
+    fn delivered(&self, decision: AttemptDecision);
+}
+
+/// What an engine needs.
+pub struct Parts {
+    /// The truth.
+    pub store: Arc<dyn Store>,
+    /// The way out for webhooks.
+    pub network: Arc<Network>,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// Gives randomness.
+    pub entropy: Arc<dyn Entropy>,
+    /// Counts.
+    pub tally: Arc<dyn Tally>,
+    /// Makes the sender of a channel configuration.
+    pub make_sender: Box<MakeSender>,
+}
+
+/// The running engine.
+#[derive(Debug)]
+pub struct Engine {
+    channels: Arc<Driver<ChannelWork>>,
+    webhooks: Arc<Driver<WebhookWork>>,
+    ownership: Arc<Ownership>,
+    stop: CancellationToken,
+    abandon: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Engine {
+    /// Takes the shards and starts working: on what is due from before, and on what is hinted.
+    pub async fn start(parts: Parts) -> store::Result<Arc<Self>> {
+        let Parts { store, network, clock, entropy, tally, make_sender } = parts;
+        let owner = OwnerId::new(clock.now(), &*entropy);
+        let ownership = Ownership::new(owner, Arc::clone(&store), Arc::clone(&clock));
+        ownership.renew().await?;
+        let (stop, abandon, tasks) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
+        let shared = || {
+            Arc::new(Shared {
+                clock: Arc::clone(&clock),
+                ownership: Arc::clone(&ownership),
+                places: Arc::new(Semaphore::new(STEPS_AT_A_TIME)),
+                stop: stop.clone(),
+                tasks: tasks.clone(),
+            })
+        };
+        let deliver = WebhookWork {
+            store: Arc::clone(&store),
+            network,
+            clock: Arc::clone(&clock),
+            entropy: Arc::clone(&entropy),
+            tally: Arc::clone(&tally),
+            abandon: abandon.clone(),
+        };
+        let webhooks = Driver::new(Arc::new(deliver), shared());
+        let send = ChannelWork {
+            store,
+            clock: Arc::clone(&clock),
+            entropy,
+            tally,
+            make_sender,
+            versions: Versions::default(),
+            webhooks: Arc::clone(&webhooks),
+            abandon: abandon.clone(),
+        };
+        let channels = Driver::new(Arc::new(send), shared());
+        tasks.spawn(Arc::clone(&ownership).keep(stop.clone()));
+        tasks.spawn(Arc::clone(&channels).poll());
+        tasks.spawn(Arc::clone(&webhooks).poll());
+        Ok(Arc::new(Self { channels, webhooks, ownership, stop, abandon, tasks }))
+    }
+
+    /// Takes nothing new, waits up to `limit` for what is under way, and gives the shards back. True where everything
+    /// under way ended in time.
+    pub async fn stop(&self, limit: Duration) -> bool {
+        self.stop.cancel();
+        self.tasks.close();
+        let drained = tokio::time::timeout(limit, self.tasks.wait()).await.is_ok();
+        self.abandon.cancel();
+        self.ownership.release().await;
+        drained
+    }
+}
+
+impl Wake for Engine {
+    fn hint(&self, hint: Hint) {
+        match hint {
+            Hint::Messages { channel, due, .. } => self.channels.rows(channel, due),
+            Hint::Deliveries { sandbox, due } => self.webhooks.rows(sandbox, due),
+            Hint::Webhook(sandbox) => self.webhooks.changed(sandbox),
+            Hint::Channel(channel) => self.channels.changed(channel),
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! One endpoint's connections: opened when none is idle, kept while in use, shared with no other endpoint.
+
+use super::guard::{Network, Origin, Stream};
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::client::conn::http1::{Builder, SendRequest};
+use hyper_util::rt::TokioIo;
+use model::delivery::AttemptError;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+
+/// How long a connection may wait for its next request.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The most bytes of an answer that lie in memory: its head must fit.
+const MAX_BUFFER_BYTES: usize = 32 * 1024;
+
+/// A connection, ready for a request.
+pub(super) type Sender = SendRequest<Full<Bytes>>;
+
+/// Opens a connection.
+pub(super) async fn open(
+    network: &Network,
+    origin: &Origin,
+    within: Duration,
+) -> Result<Sender, AttemptError> {
+    let stream = network.connect(origin, within).await?;
+    start(stream)
+        .await
+        .map_err(|error| super::error::exchange_error(&error))
+}
+
+async fn start(stream: Stream) -> Result<Sender, hyper::Error> {
+    let (sender, connection) = Builder::new()
+        .max_buf_size(MAX_BUFFER_BYTES)
+        .handshake(TokioIo::new(stream))
+        .await?;
+    // Ends by itself: when the peer closes, and when the sender or an unfinished answer is dropped.
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::trace!(%error, "a connection to an endpoint ended");
+        }
+    });
+    Ok(sender)
+}
+
+/// The idle connections. How many are in use is the caller's to bound; this bounds how many wait.
+///
+/// Not the pool of hyper-util's client: that one races a new connection against the next idle one, and lets the loser
+/// finish behind the caller's back, past any limit on the endpoint's connections; and it does not tell whether a
+/// connection that broke was a reused one, which decides whether the request may go out again at once.
+#[derive(Debug)]
+pub(super) struct Pool {
+    shared: Arc<Mutex<Idle>>,
+    most: usize,
+}
+
+#[derive(Debug, Default)]
+struct Idle {
+    /// Those longest idle in front.
+    senders: VecDeque<(Instant, Sender)>,
+    reaper: Option<AbortOnDropHandle<()>>,
+}
+
+impl Pool {
+    /// A pool that keeps at most this many.
+    pub(super) fn new(most: usize) -> Self {
+        Self {
+            shared: Arc::default(),
+            most,
+        }
+    }
+
+    /// The connection used last, so that the others can grow old where fewer suffice.
+    pub(super) fn take(&self) -> Option<Sender> {
+        let mut idle = lock(&self.shared);
+        while let Some((_, sender)) = idle.senders.pop_back() {
+            if !sender.is_closed() {
+                return Some(sender);
+            }
+        }
+        None
+    }
+
+    /// Takes back a connection whose answer has been read to its end.
+    pub(super) fn put(&self, sender: Sender) {
+        if sender.is_closed() {
+            return;
+        }
+        let now = Instant::now();
+        let mut idle = lock(&self.shared);
+        if idle.senders.len() < self.most {
+            idle.senders.push_back((now, sender));
+            if idle.reaper.is_none() {
+                let reaper = tokio::spawn(reap(Arc::downgrade(&self.shared), now + IDLE_TIMEOUT));
+                idle.reaper = Some(AbortOnDropHandle::new(reaper));
+            }
+        }
+    }
+}
+
+fn lock(shared: &Mutex<Idle>) -> MutexGuard<'_, Idle> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Closes connections that have been idle too long, until none is left.
+async fn reap(shared: Weak<Mutex<Idle>>, mut next: Instant) {
+    loop {
+        tokio::time::sleep_until(next).await;
+        let Some(shared) = shared.upgrade() else {
+            return;
+        };
+        let mut idle = lock(&shared);
+        let now = Instant::now();
+        while idle
+            .senders
+            .front()
+            .is_some_and(|(since, _)| now >= *since + IDLE_TIMEOUT)
+        {
+            idle.senders.pop_front();
+        }
+        match idle.senders.front() {
+            Some((since, _)) => next = *since + IDLE_TIMEOUT,
+            None => {
+                // Detached rather than dropped: dropping would abort this very task.
+                drop(idle.reaper.take().map(AbortOnDropHandle::detach));
+                return;
+            }
+        }
+    }
+}

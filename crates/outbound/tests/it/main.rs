@@ -1,0 +1,3 @@
+//! What leaves, over real sockets.
+
+mod webhook;

@@ -1,0 +1,187 @@
+//! The HTTP API: the execution endpoints under `/ajo`, the management API under `/v1`, and what programs look for at
+//! fixed places.
+//!
+//! One file for each resource, with its requests, answers, documentation and handlers; the rest is what they share:
+//!
+//! | file | what |
+//! |---|---|
+//! | [`problem`] | every refusal, in one enum |
+//! | [`auth`] | keys, roles, organizations and sandboxes |
+//! | [`body`], [`shape`], [`query`], [`etag`] | what comes in |
+//! | [`views`] | how messages, events and deliveries are read |
+//! | [`document`] | the OpenAPI document |
+//!
+//! This module knows nothing of what leaves the house: sends and resolving reach it as [`Outside`].
+
+#![expect(unused_qualifications, reason = "utoipa's macro qualifies the types in `params` of its operations")]
+
+mod api_keys;
+mod audit_log;
+pub mod auth;
+mod body;
+mod cache;
+mod campaigns;
+mod channel_configurations;
+mod deliveries;
+mod digest;
+mod document;
+mod etag;
+mod executions;
+mod feedback_events;
+mod limit;
+mod lookups;
+mod organizations;
+pub mod problem;
+mod query;
+mod recipients;
+mod sandboxes;
+mod shape;
+mod views;
+mod webhook_actions;
+mod webhook_keys;
+mod webhooks;
+mod well_known;
+
+#[cfg(test)]
+mod tests;
+
+use async_trait::async_trait;
+use axum::extract::Request;
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use cache::Cache;
+use futures_util::FutureExt;
+use limit::RateLimit;
+use model::clock::{Clock, Entropy};
+use model::delivery::Attempt;
+use model::ids::ExecutionIds;
+use model::tenancy::{ApiKey, Sandbox};
+use model::webhook::Webhook;
+use problem::Problem;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+use store::Store;
+use store::wake::Wake;
+use utoipa_axum::router::OpenApiRouter;
+
+/// What the API needs of the network.
+#[async_trait]
+pub trait Outside: Send + Sync + std::fmt::Debug {
+    /// Whether a webhook may be at this URL; says why not, for the caller to mend it.
+    async fn check_url(&self, url: &str) -> Result<(), String>;
+
+    /// Posts a sample event to the webhook, marked `esito-test: true`, and says what came of it.
+    async fn test_webhook(&self, webhook: &Webhook) -> Attempt;
+}
+
+/// What an operator sets.
+#[derive(Clone, Debug)]
+pub struct ApiSettings {
+    /// Where callers reach this server, for the OpenAPI document.
+    pub public_url: String,
+    /// The most executions a second in a sandbox; none: no limit.
+    pub executions_per_second: Option<u32>,
+    /// How long a former secret or key is good beside its successor, unless the caller says otherwise.
+    pub rotation_overlap: Duration,
+}
+
+impl Default for ApiSettings {
+    fn default() -> Self {
+        Self {
+            public_url: "http://127.0.0.1:8025".to_owned(),
+            executions_per_second: None,
+            rotation_overlap: Duration::from_secs(24 * 3600),
+        }
+    }
+}
+
+/// How long a key found in the store is taken for good: so long may a revocation elsewhere take to be seen.
+const KEY_LIFETIME: Duration = Duration::from_secs(1);
+const SANDBOX_LIFETIME: Duration = Duration::from_secs(60);
+const JWKS_LIFETIME: Duration = Duration::from_secs(5);
+
+/// What the handlers work with.
+#[derive(Debug)]
+pub struct Api {
+    store: Arc<dyn Store>,
+    wake: Arc<dyn Wake>,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    execution_ids: Arc<ExecutionIds>,
+    outside: Arc<dyn Outside>,
+    settings: ApiSettings,
+    keys: Cache<[u8; 32], Arc<ApiKey>>,
+    sandboxes: Cache<(String, String), Arc<Sandbox>>,
+    jwks: Cache<(), Bytes>,
+    rate: RateLimit,
+}
+
+impl Api {
+    /// An API over this store.
+    pub fn new(
+        store: Arc<dyn Store>,
+        wake: Arc<dyn Wake>,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+        execution_ids: Arc<ExecutionIds>,
+        outside: Arc<dyn Outside>,
+        settings: ApiSettings,
+    ) -> Self {
+        Self {
+            store,
+            wake,
+            clock,
+            entropy,
+            execution_ids,
+            outside,
+            keys: Cache::new(10_000, KEY_LIFETIME),
+            sandboxes: Cache::new(10_000, SANDBOX_LIFETIME),
+            jwks: Cache::new(1, JWKS_LIFETIME),
+            rate: RateLimit::new(settings.executions_per_second),
+            settings,
+        }
+    }
+}
+
+fn routes() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::with_openapi(document::base())
+        .merge(executions::routes())
+        .merge(organizations::routes())
+        .merge(sandboxes::routes())
+        .merge(api_keys::routes())
+        .merge(audit_log::routes())
+        .merge(webhooks::routes())
+        .merge(webhook_actions::routes())
+        .merge(channel_configurations::routes())
+        .merge(campaigns::routes())
+        .merge(lookups::routes())
+        .merge(feedback_events::routes())
+        .merge(deliveries::routes())
+        .merge(well_known::routes())
+}
+
+/// The API as a router: with a fallback for unknown paths, without `/metrics`.
+pub fn router(api: Arc<Api>) -> axum::Router {
+    let (router, _) = routes().split_for_parts();
+    router
+        .method_not_allowed_fallback(async || Problem::MethodNotAllowed)
+        .fallback(async || Problem::UnknownPath)
+        .layer(from_fn(answer_panics))
+        .with_state(api)
+}
+
+/// The OpenAPI document.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    document::finish(routes().into_openapi())
+}
+
+/// A panic in a handler is a fault of ours: the caller gets a problem document, not a broken connection.
+async fn answer_panics(request: Request, next: Next) -> Response {
+    let path = request.uri().path().to_owned();
+    AssertUnwindSafe(next.run(request)).catch_unwind().await.unwrap_or_else(|_| {
+        tracing::error!(path, "a request ended in a panic");
+        Problem::Internal.into_response()
+    })
+}

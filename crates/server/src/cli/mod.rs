@@ -1,0 +1,114 @@
+//! The commands: one file each.
+
+mod config_check;
+mod listen;
+mod receiver;
+
+use crate::config::{self, CONFIG_VARIABLE, ConfigFaults, Loaded};
+use clap::{Args, Parser, Subcommand};
+use std::future::Future;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Sends transactional email and text messages, and tells your webhook what became of them.
+#[derive(Debug, Parser)]
+#[command(name = "esito", version, max_term_width = 100)]
+struct Program {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Receives feedback events to develop against: verifies, prints and answers them
+    Listen(listen::Listen),
+    /// The configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Prints the configuration that counts, or all that is wrong with it
+    Check(config_check::ConfigCheck),
+}
+
+/// Why a command did not do what it was asked. It is told once, by [`run`], in one line or several.
+#[derive(Debug)]
+pub struct Failure {
+    message: Option<String>,
+}
+
+impl Failure {
+    /// A failure that is told to the standard error.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: Some(message.into()) }
+    }
+
+    /// A failure that was told already, in the form that was asked for.
+    pub fn told() -> Self {
+        Self { message: None }
+    }
+}
+
+impl From<ConfigFaults> for Failure {
+    fn from(faults: ConfigFaults) -> Self {
+        Self::new(faults.to_string())
+    }
+}
+
+/// What a command comes to.
+pub type Outcome = Result<(), Failure>;
+
+/// Runs the command that the arguments name.
+pub fn run() -> ExitCode {
+    let outcome = match Program::parse().command {
+        Command::Listen(command) => on_runtime(command.run()),
+        Command::Config(ConfigCommand::Check(command)) => command.run(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure { message }) => {
+            if let Some(message) = message {
+                // With the standard error closed there is nobody left to tell.
+                let _ = writeln!(io::stderr(), "esito: {message}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn on_runtime(command: impl Future<Output = Outcome>) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.map_err(|error| Failure::new(format!("cannot start: {error}")))?.block_on(command)
+}
+
+/// Writes a line to the standard output, at once.
+fn print_line(line: &str) -> Outcome {
+    let mut out = io::stdout().lock();
+    let written = writeln!(out, "{line}").and_then(|()| out.flush());
+    written.map_err(|error| Failure::new(format!("cannot write to the standard output: {error}")))
+}
+
+/// Where the configuration comes from.
+#[derive(Debug, Args)]
+struct ConfigArgs {
+    /// The configuration file [default: ./esito.toml, if it is there]
+    #[arg(long, value_name = "FILE", env = CONFIG_VARIABLE)]
+    config: Option<PathBuf>,
+    /// Sets a key, such as egress.allow_http=true; lists with commas; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_and_value)]
+    set: Vec<(String, String)>,
+}
+
+impl ConfigArgs {
+    fn load(&self) -> Result<Loaded, ConfigFaults> {
+        config::load(self.config.as_deref(), std::env::vars_os(), &self.set)
+    }
+}
+
+fn key_and_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("write KEY=VALUE")?;
+    Ok((key.trim().to_owned(), value.to_owned()))
+}

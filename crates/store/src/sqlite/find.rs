@@ -1,0 +1,327 @@
+//! Lookups: executions, messages, feedback events, deliveries.
+
+use super::deliver::find_by_id;
+use super::facts::Facts;
+use super::rows::{EVENT_COLUMNS, EventRow, MESSAGE_COLUMNS, MessageRow, status_code};
+use crate::lookup::{
+    DeliveryFilter, DeliveryView, EventFilter, EventView, ExecutionFilter, ExecutionView, Listed, MessageFilter,
+    MessageView, Page,
+};
+use crate::{Result, StoreError};
+use model::clock::Timestamp;
+use model::delivery::{Attempt, AttemptError, DeliveryState, StoredDelivery};
+use model::ids::{EventId, ExecutionId, MessageKey, SandboxId};
+use model::webhook::Channel;
+use rusqlite::types::Value;
+use rusqlite::{Connection, OptionalExtension, params_from_iter};
+
+/// A `WHERE` clause with its values.
+#[derive(Default)]
+struct Conditions {
+    sql: String,
+    values: Vec<Value>,
+}
+
+impl Conditions {
+    fn new(sbx: i64, column: &str) -> Self {
+        let mut conditions = Self::default();
+        conditions.sql = format!("{column} = ?1");
+        conditions.values.push(Value::Integer(sbx));
+        conditions
+    }
+
+    /// Adds a condition with `?` for its value, which may stand more than once.
+    fn and(&mut self, sql: &str, value: impl Into<Value>) {
+        self.values.push(value.into());
+        self.sql.push_str(" AND ");
+        self.sql.push_str(&sql.replace('?', &format!("?{}", self.values.len())));
+    }
+
+    fn and_some<T: Into<Value>>(&mut self, sql: &str, value: Option<T>) {
+        if let Some(value) = value {
+            self.and(sql, value);
+        }
+    }
+
+    fn plain(&mut self, sql: &str) {
+        self.sql.push_str(" AND ");
+        self.sql.push_str(sql);
+    }
+
+    fn of_execution(&mut self, filter: &ExecutionFilter) {
+        self.and_some("e.request_id = ?", filter.request_id.clone());
+        let of_campaign = "e.ver IN (SELECT ver FROM campaign_version WHERE campaign = ?)";
+        self.and_some(of_campaign, filter.campaign.map(|id| id.bytes().to_vec()));
+        self.and_some("e.exec >= ?", filter.from.map(|at| ExecutionId::floor_at(at).number()));
+        self.and_some("e.exec < ?", filter.to.map(|at| ExecutionId::floor_at(at).number()));
+        self.and_some("e.k = (SELECT k FROM api_key WHERE id = ?)", filter.created_by.map(|id| id.bytes().to_vec()));
+    }
+
+    fn of_channel(&mut self, channel: Option<Channel>) {
+        let sql = "e.ver IN (SELECT ver FROM campaign_version WHERE json_extract(settings, '$.channel') = ?)";
+        self.and_some(sql, channel.map(|channel| channel.as_str().to_owned()));
+    }
+}
+
+fn bad_cursor() -> StoreError {
+    StoreError::NotFound("cursor")
+}
+
+/// Cuts the row beyond the page off and makes the cursor from the last one that stays.
+fn cut<T>(mut items: Vec<T>, limit: usize, cursor: impl Fn(&T) -> String) -> Listed<T> {
+    let next = if items.len() > limit {
+        items.truncate(limit);
+        items.last().map(cursor)
+    } else {
+        None
+    };
+    Listed { items, next }
+}
+
+/// A reader at work.
+pub(super) struct Finder<'a> {
+    pub connection: &'a Connection,
+    pub facts: &'a Facts,
+}
+
+impl Finder<'_> {
+    fn sbx(&self, sandbox: SandboxId) -> Result<i64> {
+        Ok(self.facts.sandbox(self.connection, sandbox)?.sbx)
+    }
+
+    pub fn execution(&self, sandbox: SandboxId, id: ExecutionId) -> Result<ExecutionView> {
+        let sbx = self.sbx(sandbox)?;
+        let facts = self.facts.execution(self.connection, sbx, id)?;
+        let mut query = self.connection.prepare_cached(&format!(
+            "SELECT {MESSAGE_COLUMNS} FROM message m WHERE m.sbx = ?1 AND m.exec = ?2 ORDER BY m.ord"
+        ))?;
+        let rows = query.query_map((sbx, id.number()), MessageRow::read)?.collect::<rusqlite::Result<Vec<_>>>()?;
+        if rows.is_empty() {
+            return Err(StoreError::NotFound("execution"));
+        }
+        let held = self.is_held(sbx)?;
+        let messages = rows.into_iter().map(|row| self.message_view(sbx, row, held)).collect::<Result<_>>()?;
+        Ok(ExecutionView { facts, messages })
+    }
+
+    pub fn executions(&self, filter: &ExecutionFilter, page: &Page) -> Result<Listed<ExecutionView>> {
+        let mut conditions = Conditions::new(self.sbx(filter.sandbox)?, "e.sbx");
+        conditions.of_execution(filter);
+        let cursor: Option<i64> = page.cursor.as_deref().map(str::parse).transpose().map_err(|_| bad_cursor())?;
+        conditions.and_some("e.exec < ?", cursor);
+        let limit = page.limit + 1;
+        let sql = format!("SELECT e.exec FROM execution e WHERE {} ORDER BY e.exec DESC LIMIT {limit}", conditions.sql);
+        let mut query = self.connection.prepare(&sql)?;
+        let ids = query
+            .query_map(params_from_iter(conditions.values), |row| super::rows::execution_id(row, 0))?
+            .collect::<rusqlite::Result<Vec<_>>>()?;
+        let ids = cut(ids, page.limit, |id| id.number().to_string());
+        let items = ids.items.into_iter().map(|id| self.execution(filter.sandbox, id)).collect::<Result<_>>()?;
+        Ok(Listed { items, next: ids.next })
+    }
+
+    pub fn message(&self, sandbox: SandboxId, key: MessageKey) -> Result<MessageView> {
+        let sbx = self.sbx(sandbox)?;
+        let row = MessageRow::find(self.connection, sbx, key)?.ok_or(StoreError::NotFound("message"))?;
+        self.message_view(sbx, row, self.is_held(sbx)?)
+    }
+
+    pub fn messages(&self, filter: &MessageFilter, page: &Page) -> Result<Listed<MessageView>> {
+        let sbx = self.sbx(filter.execution.sandbox)?;
+        let mut conditions = Conditions::new(sbx, "m.sbx");
+        conditions.of_execution(&filter.execution);
+        conditions.of_channel(filter.channel);
+        conditions.and_some("m.exec = ?", filter.execution_id.map(ExecutionId::number));
+        conditions.and_some("(m.address = ? OR m.user_id = ?)", filter.recipient.clone());
+        conditions.and_some("m.state = ?", filter.state.map(|state| i64::from(state.code())));
+        if let Some(cursor) = &page.cursor {
+            let (execution, ordinal) = cursor.split_once('.').ok_or_else(bad_cursor)?;
+            let execution: i64 = execution.parse().map_err(|_| bad_cursor())?;
+            let ordinal: u8 = ordinal.parse().map_err(|_| bad_cursor())?;
+            conditions.and("m.exec <= ?", execution);
+            conditions.plain(&format!("(m.exec < {execution} OR m.ord > {ordinal})"));
+        }
+        let sql = format!(
+            "SELECT {MESSAGE_COLUMNS} FROM message m JOIN execution e ON e.sbx = m.sbx AND e.exec = m.exec \
+             WHERE {} ORDER BY m.exec DESC, m.ord LIMIT {}",
+            conditions.sql,
+            page.limit + 1
+        );
+        let mut query = self.connection.prepare(&sql)?;
+        let rows = query
+            .query_map(params_from_iter(conditions.values), MessageRow::read)?
+            .collect::<rusqlite::Result<Vec<_>>>()?;
+        let rows = cut(rows, page.limit, |row| format!("{}.{}", row.key.execution.number(), row.key.ordinal));
+        let held = self.is_held(sbx)?;
+        let items = rows.items.into_iter().map(|row| self.message_view(sbx, row, held)).collect::<Result<_>>()?;
+        Ok(Listed { items, next: rows.next })
+    }
+
+    fn message_view(&self, sbx: i64, row: MessageRow, held: bool) -> Result<MessageView> {
+        let mut events = Vec::new();
+        let mut next = row.last_event;
+        while let Some(sequence) = next {
+            let Some(event) = EventRow::find(self.connection, sbx, sequence)? else { break };
+            next = event.previous;
+            events.push(self.event_view(sbx, event, held)?);
+        }
+        events.reverse();
+        let awaits = row.progress.state.awaits_sending();
+        Ok(MessageView {
+            key: row.key,
+            execution: self.facts.execution(self.connection, sbx, row.key.execution)?,
+            recipient: row.recipient,
+            state: row.progress.state,
+            failures: row.failures,
+            next_try_at: row.due_at.filter(|_| awaits),
+            events,
+        })
+    }
+
+    fn event_view(&self, sbx: i64, row: EventRow, held: bool) -> Result<EventView> {
+        let attempts = self.attempts_of(sbx, &row)?;
+        let delivery = row.delivery.shown(held, row.failures).map(|state| DeliveryView {
+            state,
+            blocked: row.delivery == StoredDelivery::Blocked,
+            attempts,
+            next_attempt_at: row.due_at.filter(|_| state != DeliveryState::Held),
+            ended_at: row.ended_at,
+        });
+        let sequence = row.sequence;
+        Ok(EventView { sequence, event: row.into_event(self.connection, self.facts, sbx)?, delivery })
+    }
+
+    /// How many attempts there were: those with rows of their own, and the one that succeeded.
+    fn attempts_of(&self, sbx: i64, row: &EventRow) -> Result<u32> {
+        let mut query = self.connection.prepare_cached("SELECT count(*) FROM attempt WHERE sbx = ?1 AND seq = ?2")?;
+        let others: u32 = query.query_row((sbx, row.sequence), |row| row.get(0))?;
+        Ok(others + u32::from(row.delivery == StoredDelivery::Succeeded))
+    }
+
+    /// Whether the sandbox's webhook is paused or disabled.
+    fn is_held(&self, sbx: i64) -> Result<bool> {
+        let mut query = self.connection.prepare_cached("SELECT settings, control FROM webhook WHERE sbx = ?1")?;
+        let held = query
+            .query_row([sbx], |row| {
+                let settings: model::webhook::WebhookSettings = super::rows::json_from(row, 0)?;
+                let control: model::webhook::WebhookControl = super::rows::json_from(row, 1)?;
+                Ok(!settings.enabled || control.paused || control.gone_at.is_some())
+            })
+            .optional()?;
+        Ok(held.unwrap_or(false))
+    }
+
+    pub fn event(&self, sandbox: SandboxId, id: EventId) -> Result<EventView> {
+        let sbx = self.sbx(sandbox)?;
+        let row = find_by_id(self.connection, sbx, id)?;
+        self.event_view(sbx, row, self.is_held(sbx)?)
+    }
+
+    pub fn events(&self, filter: &EventFilter, page: &Page) -> Result<Listed<EventView>> {
+        let sbx = self.sbx(filter.sandbox)?;
+        let conditions = self.event_conditions(sbx, filter);
+        let Some(after) = filter.after else { return self.newest_events(sbx, conditions, page) };
+        let after = match &page.cursor {
+            Some(cursor) => cursor.parse().map_err(|_| bad_cursor())?,
+            None => after,
+        };
+        let mut conditions = conditions;
+        conditions.and("v.seq > ?", after);
+        let items = self.event_rows(sbx, &conditions, "ASC", page.limit)?;
+        let next = items.last().map_or(after, |event| event.sequence).to_string();
+        Ok(Listed { items, next: Some(next) })
+    }
+
+    fn newest_events(&self, sbx: i64, mut conditions: Conditions, page: &Page) -> Result<Listed<EventView>> {
+        let cursor: Option<i64> = page.cursor.as_deref().map(str::parse).transpose().map_err(|_| bad_cursor())?;
+        conditions.and_some("v.seq < ?", cursor);
+        let items = self.event_rows(sbx, &conditions, "DESC", page.limit + 1)?;
+        Ok(cut(items, page.limit, |event| event.sequence.to_string()))
+    }
+
+    fn event_conditions(&self, sbx: i64, filter: &EventFilter) -> Conditions {
+        let mut conditions = Conditions::new(sbx, "v.sbx");
+        conditions.of_execution(&ExecutionFilter {
+            sandbox: filter.sandbox,
+            request_id: filter.request_id.clone(),
+            campaign: filter.campaign,
+            from: None,
+            to: None,
+            created_by: filter.created_by,
+        });
+        conditions.of_channel(filter.channel);
+        conditions.and_some("v.exec = ?", filter.execution_id.map(ExecutionId::number));
+        conditions.and_some("v.status = ?", filter.status.map(|status| i64::from(status_code(status))));
+        conditions.and_some("v.recorded_at >= ?", filter.from.map(Timestamp::millis));
+        conditions.and_some("v.recorded_at < ?", filter.to.map(Timestamp::millis));
+        if let Some(recipient) = &filter.recipient {
+            let of_message = "SELECT 1 FROM message m WHERE m.sbx = v.sbx AND m.exec = v.exec AND m.ord = v.ord";
+            conditions.and(&format!("EXISTS ({of_message} AND (m.address = ? OR m.user_id = ?))"), recipient.clone());
+        }
+        conditions
+    }
+
+    fn event_rows(&self, sbx: i64, conditions: &Conditions, order: &str, limit: usize) -> Result<Vec<EventView>> {
+        let sql = format!(
+            "SELECT {EVENT_COLUMNS} FROM event v JOIN execution e ON e.sbx = v.sbx AND e.exec = v.exec \
+             WHERE {} ORDER BY v.seq {order} LIMIT {limit}",
+            conditions.sql
+        );
+        let mut query = self.connection.prepare(&sql)?;
+        let rows = query
+            .query_map(params_from_iter(&conditions.values), EventRow::read)?
+            .collect::<rusqlite::Result<Vec<_>>>()?;
+        let held = self.is_held(sbx)?;
+        rows.into_iter().map(|row| self.event_view(sbx, row, held)).collect()
+    }
+
+    pub fn deliveries(&self, filter: &DeliveryFilter, page: &Page) -> Result<Listed<EventView>> {
+        let sbx = self.sbx(filter.event.sandbox)?;
+        let held = self.is_held(sbx)?;
+        let mut conditions = self.event_conditions(sbx, &filter.event);
+        let of_state = match filter.state {
+            None => "v.delivery <> 0",
+            Some(DeliveryState::Pending) if !held => "(v.delivery = 2 OR (v.delivery = 1 AND v.failures = 0))",
+            Some(DeliveryState::Failing) if !held => "v.delivery = 1 AND v.failures > 0",
+            Some(DeliveryState::Held) if held => "v.delivery IN (1, 2)",
+            Some(DeliveryState::Pending | DeliveryState::Failing | DeliveryState::Held) => "false",
+            Some(DeliveryState::Succeeded) => "v.delivery = 3",
+            Some(DeliveryState::Exhausted) => "v.delivery = 4",
+            Some(DeliveryState::Cancelled) => "v.delivery = 5",
+        };
+        conditions.plain(of_state);
+        self.newest_events(sbx, conditions, page)
+    }
+
+    pub fn attempts(&self, sandbox: SandboxId, id: EventId) -> Result<Vec<Attempt>> {
+        let sbx = self.sbx(sandbox)?;
+        let row = find_by_id(self.connection, sbx, id)?;
+        let mut query = self.connection.prepare_cached(
+            "SELECT at, ms, status, excerpt, error_kind, error FROM attempt WHERE sbx = ?1 AND seq = ?2 ORDER BY n",
+        )?;
+        let mut attempts = query.query_map((sbx, row.sequence), read_attempt)?.collect::<rusqlite::Result<Vec<_>>>()?;
+        if row.delivery == StoredDelivery::Succeeded {
+            let mut last = self.connection.prepare_cached(
+                "SELECT attempt_at, attempt_ms, attempt_status, attempt_excerpt, NULL, NULL FROM event \
+                 WHERE sbx = ?1 AND seq = ?2",
+            )?;
+            attempts.push(last.query_row((sbx, row.sequence), read_attempt)?);
+        }
+        Ok(attempts)
+    }
+}
+
+fn read_attempt(row: &rusqlite::Row<'_>) -> rusqlite::Result<Attempt> {
+    let message: Option<String> = row.get(5)?;
+    let error = match message {
+        Some(message) => Some(AttemptError { kind: super::rows::json_from(row, 4)?, message }),
+        None => None,
+    };
+    Ok(Attempt {
+        at: Timestamp(row.get(0)?),
+        duration_ms: row.get(1)?,
+        status: row.get(2)?,
+        response_excerpt: row.get(3)?,
+        error,
+    })
+}

@@ -1,0 +1,536 @@
+//! The embedded store: SQLite in WAL mode, one writer thread with group commit, pooled readers.
+//!
+//! `synchronous=FULL`: a commit is on disk before anybody hears of it. One process owns the file's work (an exclusive
+//! lock beside it); administrative commands may write at the same time.
+
+mod accept;
+mod admin;
+mod deliver;
+mod facts;
+mod find;
+mod migrate;
+mod readers;
+mod record;
+mod rows;
+mod shards;
+mod writer;
+
+use crate::admin::{Edit, NewOrganization};
+use crate::envelope::MasterKey;
+use crate::lookup::{
+    AttemptView, DeliveryFilter, EventFilter, EventView, ExecutionFilter, ExecutionView, Listed, MessageFilter,
+    MessageView, Page,
+};
+use crate::work::{
+    AcceptError, Accepted, Due, DueDeliveries, DueMessages, Finish, Finished, Lease, LiveVersion, NewExecution,
+    Record, Recorded,
+};
+use crate::{Result, Store, StoreError};
+use async_trait::async_trait;
+use facts::Facts;
+use find::Finder;
+use model::campaign::Campaign;
+use model::channel::ChannelConfiguration;
+use model::clock::Timestamp;
+use model::ids::{
+    ApiKeyId, CampaignId, CampaignVersionId, ChannelConfigurationId, EventId, ExecutionId, MessageKey, OwnerId,
+    SandboxId, Shard, WebhookId,
+};
+use model::tenancy::{ApiKey, AuditEntry, Organization, Sandbox};
+use model::webhook::Webhook;
+use readers::Readers;
+use rusqlite::{Connection, OpenFlags, OptionalExtension};
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use writer::{Entrance, State, Tx, Writer};
+
+/// How a process uses the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// It does the work: one process at a time.
+    Work,
+    /// It adds organizations, sandboxes and API keys beside the one that does the work, which remembers the webhooks
+    /// and campaigns that it has seen.
+    Administration,
+}
+
+/// What a store needs to open.
+#[derive(Debug)]
+pub struct Options {
+    /// The file; made where it is missing, with its folder.
+    pub file: PathBuf,
+    /// The key of the envelopes.
+    pub master_key: MasterKey,
+    /// How this process uses it.
+    pub usage: Use,
+    /// Past this many messages that wait to be sent, executions are refused for a while.
+    pub max_waiting_messages: u64,
+}
+
+/// The embedded store.
+#[derive(Debug)]
+pub struct SqliteStore {
+    writer: Mutex<Option<Writer>>,
+    readers: Readers,
+    facts: Arc<Facts>,
+    master: Arc<MasterKey>,
+    checkpoints: Mutex<Option<Checkpoints>>,
+    /// Held as long as the store is open.
+    _lock: Option<File>,
+}
+
+#[derive(Debug)]
+struct Checkpoints {
+    close: std::sync::mpsc::Sender<()>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Access {
+    Write,
+    Read,
+}
+
+fn unavailable(error: impl std::fmt::Display) -> StoreError {
+    StoreError::Unavailable(error.to_string())
+}
+
+/// How many statements a connection keeps prepared: more than the program has.
+const STATEMENTS: usize = 200;
+
+fn connect(file: &Path, access: Access) -> Result<Connection> {
+    let mode = match access {
+        Access::Write => OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
+        Access::Read => OpenFlags::SQLITE_OPEN_READ_ONLY,
+    };
+    let connection = Connection::open_with_flags(file, mode | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.busy_timeout(Duration::from_secs(10))?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    connection.execute_batch("PRAGMA temp_store = MEMORY; PRAGMA foreign_keys = ON;")?;
+    match access {
+        // auto_vacuum takes effect on a new file only, and only before the switch to WAL.
+        Access::Write => connection.execute_batch(
+            "PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
+             PRAGMA wal_autocheckpoint = 0; PRAGMA cache_size = -32768;",
+        )?,
+        Access::Read => connection.execute_batch("PRAGMA query_only = ON; PRAGMA cache_size = -4096;")?,
+    }
+    Ok(connection)
+}
+
+fn beside(file: &Path, suffix: &str) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// Takes the lock that lets one process do the work.
+fn lock(file: &Path) -> Result<File> {
+    let path = beside(file, ".lock");
+    let lock = File::options().create(true).truncate(false).write(true).open(&path).map_err(unavailable)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => {
+            Err(unavailable(format!("another process works on {}; stop it first", file.display())))
+        }
+        Err(TryLockError::Error(error)) => Err(unavailable(error)),
+    }
+}
+
+impl SqliteStore {
+    /// Opens the store, bringing its schema up to date.
+    pub fn open(options: Options) -> Result<Self> {
+        let file = options.file;
+        if let Some(folder) = file.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            std::fs::create_dir_all(folder).map_err(unavailable)?;
+        }
+        let lock = if options.usage == Use::Work { Some(lock(&file)?) } else { None };
+        let mut connection = connect(&file, Access::Write)?;
+        migrate::migrate(&mut connection, &file)?;
+        let facts = Arc::new(Facts::default());
+        let mut state = State::new(Arc::clone(&facts), options.max_waiting_messages);
+        if options.usage == Use::Work {
+            shards::free_all(&connection)?;
+            state.waiting = record::count_waiting(&connection)?;
+            state.sequence = last_sequence(&connection)?;
+            finish_deletions(&connection, &mut state)?;
+        }
+        shards::epochs(&connection, &mut state.epochs)?;
+        let log_is_long = Arc::new(AtomicBool::new(false));
+        let checkpoints = match options.usage {
+            Use::Work => Some(start_checkpoints(&file, Arc::clone(&log_is_long))?),
+            Use::Administration => None,
+        };
+        let writer = Writer::start(connection, state, log_is_long).map_err(unavailable)?;
+        Ok(Self {
+            writer: Mutex::new(Some(writer)),
+            readers: Readers::new(file),
+            facts,
+            master: Arc::new(options.master_key),
+            checkpoints: Mutex::new(checkpoints),
+            _lock: lock,
+        })
+    }
+
+    fn writer(&self) -> Result<Entrance> {
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        writer.as_ref().map(Writer::entrance).ok_or_else(|| unavailable("the store is closed"))
+    }
+
+    async fn write<T: Send + 'static>(&self, work: impl FnOnce(&mut Tx<'_>) -> Result<T> + Send + 'static) -> Result<T> {
+        self.writer()?.once(work).await
+    }
+
+    async fn read<T: Send + 'static>(&self, lookup: impl FnOnce(&Connection) -> Result<T> + Send + 'static) -> Result<T> {
+        self.readers.read(lookup).await
+    }
+
+    async fn find<T: Send + 'static>(&self, lookup: impl FnOnce(Finder<'_>) -> Result<T> + Send + 'static) -> Result<T> {
+        let facts = Arc::clone(&self.facts);
+        self.readers.read(move |connection| lookup(Finder { connection, facts: &facts })).await
+    }
+}
+
+/// What came of each unit of a batch. One that cannot be done must not hide the others: what is missing or unreadable
+/// counts as not done. Where the store is in trouble the whole batch is.
+fn each_done<T: Default>(results: Vec<Result<T>>) -> Result<Vec<T>> {
+    let done = |result| match result {
+        Err(StoreError::NotFound(_)) => Ok(T::default()),
+        Err(error @ StoreError::Corrupt(_)) => {
+            tracing::error!(%error, "a row of a batch cannot be read and is left as it is");
+            Ok(T::default())
+        }
+        other => other,
+    };
+    results.into_iter().map(done).collect()
+}
+
+/// The rows that one step of a long change touches: short enough that others' commits do not wait.
+const STEP: usize = 2_000;
+
+/// The latest place in the feed that was ever given, as far as the rows tell.
+fn last_sequence(connection: &Connection) -> Result<i64> {
+    let mut sandboxes = connection.prepare("SELECT sbx FROM sandbox")?;
+    let mut last = connection.prepare("SELECT max(seq) FROM event WHERE sbx = ?1")?;
+    let mut latest = 0;
+    for sbx in sandboxes.query_map([], |row| row.get::<_, i64>(0))? {
+        let of_sandbox: Option<i64> = last.query_row([sbx?], |row| row.get(0)).optional()?.flatten();
+        latest = latest.max(of_sandbox.unwrap_or(0));
+    }
+    Ok(latest)
+}
+
+/// Ends deletions of webhooks that an earlier process began.
+fn finish_deletions(connection: &Connection, state: &mut State) -> Result<()> {
+    for sbx in admin::webhooks_being_deleted(connection)? {
+        let mut tx = Tx { connection, state };
+        // No clock reaches this point; the rows say when they were recorded, and that is close enough for the end.
+        let now = Timestamp(last_sequence(connection)? >> 12);
+        while deliver::cancel_some(&tx, sbx, now, STEP)? > 0 {}
+        admin::end_delete_webhook(&mut tx, sbx)?;
+    }
+    Ok(())
+}
+
+fn start_checkpoints(file: &Path, log_is_long: Arc<AtomicBool>) -> Result<Checkpoints> {
+    let connection = connect(file, Access::Write)?;
+    let log = beside(file, "-wal");
+    let (close, closed) = std::sync::mpsc::channel();
+    let thread = std::thread::Builder::new()
+        .name("esito-checkpoint".to_owned())
+        .spawn(move || writer::checkpoint_until_closed(&connection, &log, &log_is_long, &closed))
+        .map_err(unavailable)?;
+    Ok(Checkpoints { close, thread })
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn claim_shards(&self, owner: OwnerId, wanted: Vec<Shard>, now: Timestamp, lease: Duration) -> Result<Vec<Lease>> {
+        self.write(move |tx| shards::claim(tx, owner, &wanted, now, lease)).await
+    }
+
+    async fn release_shards(&self, owner: OwnerId) -> Result<()> {
+        self.write(move |tx| shards::release(tx, owner)).await
+    }
+
+    async fn accept(&self, execution: NewExecution) -> Result<std::result::Result<Accepted, AcceptError>> {
+        self.write(move |tx| accept::accept(tx, execution)).await
+    }
+
+    async fn channels_with_due(&self) -> Result<Vec<Due<ChannelConfigurationId>>> {
+        let facts = Arc::clone(&self.facts);
+        self.read(move |connection| deliver::channels_with_due(connection, &facts)).await
+    }
+
+    async fn due_messages(&self, channel: ChannelConfigurationId, now: Timestamp, limit: usize) -> Result<DueMessages> {
+        let facts = Arc::clone(&self.facts);
+        self.read(move |connection| deliver::due_messages(connection, &facts, channel, now, limit)).await
+    }
+
+    async fn hand_over(&self, lease: Lease, messages: Vec<(SandboxId, MessageKey)>) -> Result<Vec<bool>> {
+        let work = move |tx: &mut Tx<'_>, (sandbox, key)| record::hand_over(tx, lease, sandbox, key);
+        each_done(self.writer()?.each(messages, work).await?)
+    }
+
+    async fn record(&self, records: Vec<Record>) -> Result<Vec<Recorded>> {
+        each_done(self.writer()?.each(records, record::record).await?)
+    }
+
+    async fn webhooks_with_due(&self) -> Result<Vec<Due<SandboxId>>> {
+        let facts = Arc::clone(&self.facts);
+        self.read(move |connection| deliver::webhooks_with_due(connection, &facts)).await
+    }
+
+    async fn due_deliveries(&self, sandbox: SandboxId, now: Timestamp, limit: usize) -> Result<DueDeliveries> {
+        let facts = Arc::clone(&self.facts);
+        self.read(move |connection| deliver::due_deliveries(connection, &facts, sandbox, now, limit)).await
+    }
+
+    async fn finish(&self, finishes: Vec<Finish>) -> Result<Vec<Finished>> {
+        each_done(self.writer()?.each(finishes, deliver::finish).await?)
+    }
+
+    async fn campaign_version(&self, version: CampaignVersionId) -> Result<LiveVersion> {
+        let facts = Arc::clone(&self.facts);
+        self.read(move |connection| {
+            let mut query = connection.prepare_cached("SELECT ver FROM campaign_version WHERE id = ?1")?;
+            let ver = query.query_row([version.bytes()], |row| row.get(0)).optional()?;
+            let found = facts.version(connection, ver.ok_or(StoreError::NotFound("campaign version"))?)?;
+            Ok(LiveVersion { id: found.id, campaign: found.campaign, settings: found.settings.clone() })
+        })
+        .await
+    }
+
+    async fn execution(&self, sandbox: SandboxId, id: ExecutionId) -> Result<ExecutionView> {
+        self.find(move |finder| finder.execution(sandbox, id)).await
+    }
+
+    async fn executions(&self, filter: ExecutionFilter, page: Page) -> Result<Listed<ExecutionView>> {
+        self.find(move |finder| finder.executions(&filter, &page)).await
+    }
+
+    async fn message(&self, sandbox: SandboxId, key: MessageKey) -> Result<MessageView> {
+        self.find(move |finder| finder.message(sandbox, key)).await
+    }
+
+    async fn messages(&self, filter: MessageFilter, page: Page) -> Result<Listed<MessageView>> {
+        self.find(move |finder| finder.messages(&filter, &page)).await
+    }
+
+    async fn event(&self, sandbox: SandboxId, id: EventId) -> Result<EventView> {
+        self.find(move |finder| finder.event(sandbox, id)).await
+    }
+
+    async fn events(&self, filter: EventFilter, page: Page) -> Result<Listed<EventView>> {
+        self.find(move |finder| finder.events(&filter, &page)).await
+    }
+
+    async fn deliveries(&self, filter: DeliveryFilter, page: Page) -> Result<Listed<EventView>> {
+        self.find(move |finder| finder.deliveries(&filter, &page)).await
+    }
+
+    async fn attempts(&self, sandbox: SandboxId, id: EventId) -> Result<Vec<AttemptView>> {
+        self.find(move |finder| finder.attempts(sandbox, id)).await
+    }
+
+    async fn retry_delivery(&self, sandbox: SandboxId, id: EventId, now: Timestamp, audit: AuditEntry) -> Result<EventView> {
+        self.write(move |tx| {
+            deliver::retry(tx, sandbox, id, now)?;
+            admin::audit_only(tx, &audit)
+        })
+        .await?;
+        self.event(sandbox, id).await
+    }
+
+    async fn cancel_delivery(&self, sandbox: SandboxId, id: EventId, now: Timestamp, audit: AuditEntry) -> Result<EventView> {
+        self.write(move |tx| {
+            deliver::cancel(tx, sandbox, id, now)?;
+            admin::audit_only(tx, &audit)
+        })
+        .await?;
+        self.event(sandbox, id).await
+    }
+
+    async fn create_organization(&self, new: NewOrganization, audit: AuditEntry) -> Result<()> {
+        self.write(move |tx| admin::create_organization(tx, &new, &audit)).await
+    }
+
+    async fn organization(&self, id: &str) -> Result<Organization> {
+        let id = id.to_owned();
+        self.read(move |connection| admin::organization(connection, &id)).await
+    }
+
+    async fn organizations(&self, page: Page) -> Result<Listed<Organization>> {
+        self.read(move |connection| admin::organizations(connection, &page)).await
+    }
+
+    async fn create_sandbox(&self, sandbox: Sandbox, audit: AuditEntry) -> Result<()> {
+        self.write(move |tx| admin::create_sandbox(tx, &sandbox, &audit)).await
+    }
+
+    async fn sandboxes(&self, organization: &str, page: Page) -> Result<Listed<Sandbox>> {
+        let organization = organization.to_owned();
+        self.read(move |connection| admin::sandboxes(connection, &organization, &page)).await
+    }
+
+    async fn sandbox(&self, organization: &str, name: &str) -> Result<Sandbox> {
+        let (organization, name) = (organization.to_owned(), name.to_owned());
+        self.read(move |connection| admin::sandbox(connection, &organization, &name)).await
+    }
+
+    async fn create_api_key(&self, key: ApiKey, hash: [u8; 32], audit: AuditEntry) -> Result<()> {
+        self.write(move |tx| admin::create_api_key(tx, &key, &hash, &audit)).await
+    }
+
+    async fn find_api_key(&self, hash: [u8; 32]) -> Result<Option<ApiKey>> {
+        self.read(move |connection| admin::find_api_key(connection, &hash)).await
+    }
+
+    async fn api_key(&self, id: ApiKeyId) -> Result<ApiKey> {
+        self.read(move |connection| admin::api_key(connection, id)).await
+    }
+
+    async fn api_keys(&self, organization: &str, page: Page) -> Result<Listed<ApiKey>> {
+        let organization = organization.to_owned();
+        self.read(move |connection| admin::api_keys(connection, &organization, &page)).await
+    }
+
+    async fn revoke_api_key(&self, id: ApiKeyId, now: Timestamp, audit: AuditEntry) -> Result<ApiKey> {
+        self.write(move |tx| admin::revoke_api_key(tx, id, now, &audit)).await
+    }
+
+    async fn has_api_keys(&self) -> Result<bool> {
+        self.read(admin::has_api_keys).await
+    }
+
+    async fn audit_log(&self, organization: &str, page: Page) -> Result<Listed<AuditEntry>> {
+        let organization = organization.to_owned();
+        self.read(move |connection| admin::audit_log(connection, &organization, &page)).await
+    }
+
+    async fn create_webhook(&self, webhook: Webhook, audit: AuditEntry) -> Result<()> {
+        let master = Arc::clone(&self.master);
+        self.write(move |tx| admin::create_webhook(tx, &master, webhook, &audit)).await
+    }
+
+    async fn webhook(&self, sandbox: SandboxId, id: WebhookId) -> Result<Webhook> {
+        let master = Arc::clone(&self.master);
+        self.read(move |connection| admin::webhook(connection, &master, sandbox, id)).await
+    }
+
+    async fn webhook_of(&self, sandbox: SandboxId) -> Result<Option<Webhook>> {
+        let master = Arc::clone(&self.master);
+        self.read(move |connection| admin::webhook_of(connection, &master, sandbox)).await
+    }
+
+    async fn webhooks(&self, sandboxes: Vec<SandboxId>, page: Page) -> Result<Listed<Webhook>> {
+        let master = Arc::clone(&self.master);
+        self.read(move |connection| admin::webhooks(connection, &master, &sandboxes, &page)).await
+    }
+
+    async fn webhooks_with_keys(&self) -> Result<Vec<Webhook>> {
+        self.read(admin::webhooks_with_keys).await
+    }
+
+    async fn update_webhook(&self, webhook: Webhook, audit: AuditEntry) -> Result<()> {
+        let master = Arc::clone(&self.master);
+        self.write(move |tx| admin::update_webhook(tx, &master, webhook, &audit)).await
+    }
+
+    async fn delete_webhook(&self, edit: Edit<WebhookId>, now: Timestamp, audit: AuditEntry) -> Result<()> {
+        let writer = self.writer()?;
+        // A task of its own, so that a caller that goes away does not leave it half done.
+        let deletion = tokio::spawn(async move {
+            let sbx = writer.once(move |tx| admin::begin_delete_webhook(tx, edit, &audit)).await?;
+            writer.repeat(move |tx| deliver::cancel_some(tx, sbx, now, STEP)).await?;
+            writer.once(move |tx| admin::end_delete_webhook(tx, sbx)).await
+        });
+        deletion.await.map_err(unavailable)?
+    }
+
+    async fn drain_webhook(&self, sandbox: SandboxId, now: Timestamp, audit: AuditEntry) -> Result<u64> {
+        let sbx = self
+            .write(move |tx| {
+                admin::audit_only(tx, &audit)?;
+                let facts = Arc::clone(&tx.state.facts);
+                Ok(facts.sandbox(tx.connection, sandbox)?.sbx)
+            })
+            .await?;
+        self.writer()?.repeat(move |tx| deliver::drain_some(tx, sbx, now, STEP)).await
+    }
+
+    async fn create_channel(&self, channel: ChannelConfiguration, audit: AuditEntry) -> Result<()> {
+        let master = Arc::clone(&self.master);
+        self.write(move |tx| admin::create_channel(tx, &master, channel, &audit)).await
+    }
+
+    async fn channel(&self, sandbox: SandboxId, id: ChannelConfigurationId) -> Result<ChannelConfiguration> {
+        let master = Arc::clone(&self.master);
+        self.read(move |connection| admin::channel(connection, &master, Some(sandbox), id)).await
+    }
+
+    async fn any_channel(&self, id: ChannelConfigurationId) -> Result<ChannelConfiguration> {
+        let master = Arc::clone(&self.master);
+        self.read(move |connection| admin::channel(connection, &master, None, id)).await
+    }
+
+    async fn channels(&self, sandbox: SandboxId, page: Page) -> Result<Listed<ChannelConfiguration>> {
+        let master = Arc::clone(&self.master);
+        self.read(move |connection| admin::channels(connection, &master, sandbox, &page)).await
+    }
+
+    async fn update_channel(&self, channel: ChannelConfiguration, audit: AuditEntry) -> Result<()> {
+        let master = Arc::clone(&self.master);
+        self.write(move |tx| admin::update_channel(tx, &master, channel, &audit)).await
+    }
+
+    async fn delete_channel(&self, edit: Edit<ChannelConfigurationId>, audit: AuditEntry) -> Result<()> {
+        self.write(move |tx| admin::delete_channel(tx, edit, &audit)).await
+    }
+
+    async fn create_campaign(&self, campaign: Campaign, audit: AuditEntry) -> Result<()> {
+        self.write(move |tx| admin::create_campaign(tx, &campaign, &audit)).await
+    }
+
+    async fn campaign(&self, sandbox: SandboxId, id: CampaignId) -> Result<Campaign> {
+        self.read(move |connection| admin::campaign(connection, sandbox, id)).await
+    }
+
+    async fn campaigns(&self, sandbox: SandboxId, page: Page) -> Result<Listed<Campaign>> {
+        self.read(move |connection| admin::campaigns(connection, sandbox, &page)).await
+    }
+
+    async fn update_campaign(&self, campaign: Campaign, audit: AuditEntry) -> Result<()> {
+        self.write(move |tx| admin::update_campaign(tx, &campaign, &audit)).await
+    }
+
+    async fn delete_campaign(&self, edit: Edit<CampaignId>, audit: AuditEntry) -> Result<()> {
+        self.write(move |tx| admin::delete_campaign(tx, edit, &audit)).await
+    }
+
+    async fn ping(&self) -> Result<()> {
+        self.write(|_| Ok(())).await?;
+        self.read(|connection| Ok(connection.query_row("SELECT 1", [], |_| Ok(()))?)).await
+    }
+
+    async fn close(&self) {
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.readers.close().await;
+        let checkpoints = self.checkpoints.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let ended = tokio::task::spawn_blocking(move || {
+            if let Some(checkpoints) = checkpoints {
+                drop(checkpoints.close);
+                let _ = checkpoints.thread.join();
+            }
+            if let Some(writer) = writer {
+                writer.close();
+            }
+        });
+        if ended.await.is_err() {
+            tracing::error!("the store did not close cleanly");
+        }
+    }
+}

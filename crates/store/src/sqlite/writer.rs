@@ -1,0 +1,288 @@
+//! The one writer: a thread that commits whatever has gathered.
+//!
+//! While one commit waits for the disk the next jobs gather, so that many share an fsync (group commit). Each unit of
+//! work has a savepoint: one that fails is undone alone. Nobody hears of success before the commit is on disk.
+
+use super::facts::Facts;
+use crate::{Result, StoreError};
+use model::campaign::CampaignStatus;
+use model::clock::Timestamp;
+use model::ids::{CampaignId, SHARDS};
+use model::webhook::Webhook;
+use rusqlite::Connection;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::{mpsc, oneshot};
+
+/// The most jobs of one commit.
+const JOBS_PER_COMMIT: usize = 512;
+/// The most jobs that wait; past it callers wait in turn.
+const JOBS_WAITING: usize = 4096;
+/// When the write-ahead log has grown to this, the writer itself finishes the checkpoint, so that the log starts anew.
+pub(super) const LOG_LIMIT_BYTES: u64 = 64 * 1024 * 1024;
+
+/// What the writer knows by heart. It is the only one that changes these, so its memory is exact.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    /// Campaigns by sandbox, with their live version.
+    pub campaigns: HashMap<(i64, CampaignId), CampaignFacts>,
+    /// The webhook of each sandbox, without its secrets.
+    pub webhooks: HashMap<i64, Option<Arc<Webhook>>>,
+    /// The days that have a table of request ids.
+    pub days: Option<Vec<i64>>,
+}
+
+/// What accepting an execution needs of a campaign.
+#[derive(Clone, Debug)]
+pub(super) struct CampaignFacts {
+    pub status: CampaignStatus,
+    pub live: Option<i64>,
+}
+
+/// What the writer thread owns.
+#[derive(Debug)]
+pub(super) struct State {
+    pub facts: Arc<Facts>,
+    pub memory: Memory,
+    /// The last sequence given to an event.
+    pub sequence: i64,
+    /// The epoch of each shard.
+    pub epochs: Vec<u64>,
+    /// How many messages wait to be sent.
+    pub waiting: u64,
+    /// Past this many no execution is accepted.
+    pub max_waiting: u64,
+}
+
+impl State {
+    pub fn new(facts: Arc<Facts>, max_waiting: u64) -> Self {
+        let epochs = vec![0; usize::from(SHARDS)];
+        Self { facts, memory: Memory::default(), sequence: 0, epochs, waiting: 0, max_waiting }
+    }
+}
+
+/// A transaction under way, as a unit of work sees it.
+pub(super) struct Tx<'a> {
+    pub connection: &'a Connection,
+    pub state: &'a mut State,
+}
+
+impl Tx<'_> {
+    /// The next place in the feed: later than every one before, about a quarter of a microsecond apart.
+    pub fn next_sequence(&mut self, now: Timestamp) -> i64 {
+        self.state.sequence = (self.state.sequence + 1).max(now.millis() << 12);
+        self.state.sequence
+    }
+
+    /// Runs `work` so that it happens whole or not at all.
+    fn unit<T>(&mut self, work: impl FnOnce(&mut Tx<'_>) -> Result<T>) -> Result<T> {
+        if self.connection.is_autocommit() {
+            // A full disk, for one, undoes the whole transaction. What came now would be committed on its own.
+            return Err(StoreError::Unavailable("the transaction was undone".to_owned()));
+        }
+        let waiting = self.state.waiting;
+        self.connection.prepare_cached("SAVEPOINT unit")?.execute([])?;
+        let result = work(self);
+        if result.is_err() {
+            self.state.waiting = waiting;
+            self.state.memory = Memory::default();
+            self.connection.prepare_cached("ROLLBACK TO unit")?.execute([])?;
+        }
+        self.connection.prepare_cached("RELEASE unit")?.execute([])?;
+        result
+    }
+}
+
+/// Something to do in a transaction. `settle` tells its caller once the commit is decided.
+trait Job: Send {
+    fn run(&mut self, tx: &mut Tx<'_>);
+    fn settle(self: Box<Self>, commit: std::result::Result<(), &str>);
+}
+
+struct Units<I, T, F> {
+    inputs: Vec<I>,
+    work: F,
+    results: Vec<Result<T>>,
+    reply: oneshot::Sender<Vec<Result<T>>>,
+}
+
+impl<I: Send, T: Send, F: FnMut(&mut Tx<'_>, I) -> Result<T> + Send> Job for Units<I, T, F> {
+    fn run(&mut self, tx: &mut Tx<'_>) {
+        for input in std::mem::take(&mut self.inputs) {
+            let work = &mut self.work;
+            self.results.push(tx.unit(|tx| work(tx, input)));
+        }
+    }
+
+    fn settle(self: Box<Self>, commit: std::result::Result<(), &str>) {
+        let results = match commit {
+            Ok(()) => self.results,
+            Err(why) => self.results.iter().map(|_| Err(StoreError::Unavailable(why.to_owned()))).collect(),
+        };
+        // A caller that went away does not care; what was committed stays.
+        let _ = self.reply.send(results);
+    }
+}
+
+/// The writer thread.
+#[derive(Debug)]
+pub(super) struct Writer {
+    entrance: Entrance,
+    thread: std::thread::JoinHandle<()>,
+}
+
+/// The way to the writer thread. The thread lives as long as there is one.
+#[derive(Clone, Debug)]
+pub(super) struct Entrance {
+    jobs: mpsc::Sender<Box<dyn Job>>,
+}
+
+impl Writer {
+    /// Starts the thread. `log` is the file of the write-ahead log, `log_is_long` is set by the checkpoint thread.
+    pub fn start(connection: Connection, state: State, log_is_long: Arc<AtomicBool>) -> std::io::Result<Self> {
+        let (jobs, waiting) = mpsc::channel(JOBS_WAITING);
+        let thread = std::thread::Builder::new()
+            .name("esito-writer".to_owned())
+            .spawn(move || write_until_closed(&connection, state, waiting, &log_is_long))?;
+        Ok(Self { entrance: Entrance { jobs }, thread })
+    }
+
+    /// A way to the thread.
+    pub fn entrance(&self) -> Entrance {
+        self.entrance.clone()
+    }
+
+    /// Waits until all that was begun is written and the thread has ended.
+    pub fn close(self) {
+        drop(self.entrance);
+        if self.thread.join().is_err() {
+            tracing::error!("the writer thread panicked");
+        }
+    }
+}
+
+impl Entrance {
+    /// Does `work` in one unit.
+    pub async fn once<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Tx<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let mut work = Some(work);
+        let run = move |tx: &mut Tx<'_>, ()| match work.take() {
+            Some(work) => work(tx),
+            None => Err(StoreError::Corrupt("a unit ran twice".to_owned())),
+        };
+        let mut results = self.each(vec![()], run).await?;
+        results.pop().unwrap_or_else(|| Err(StoreError::Unavailable("the writer gave no answer".to_owned())))
+    }
+
+    /// Does `work` for each input, each in a unit of its own, all in one commit.
+    pub async fn each<I: Send + 'static, T: Send + 'static>(
+        &self,
+        inputs: Vec<I>,
+        work: impl FnMut(&mut Tx<'_>, I) -> Result<T> + Send + 'static,
+    ) -> Result<Vec<Result<T>>> {
+        let (reply, answer) = oneshot::channel();
+        let results = Vec::with_capacity(inputs.len());
+        let job = Box::new(Units { inputs, work, results, reply });
+        let closed = || StoreError::Unavailable("the store is closed".to_owned());
+        self.jobs.send(job).await.map_err(|_| closed())?;
+        answer.await.map_err(|_| closed())
+    }
+
+    /// Repeats a bounded step of a long change until it finds nothing more; returns the sum.
+    pub async fn repeat(&self, step: impl Fn(&mut Tx<'_>) -> Result<usize> + Clone + Send + 'static) -> Result<u64> {
+        let mut sum = 0;
+        loop {
+            let step = step.clone();
+            match self.once(move |tx| step(tx)).await? {
+                0 => return Ok(sum),
+                changed => sum += changed as u64,
+            }
+        }
+    }
+}
+
+fn write_until_closed(
+    connection: &Connection,
+    mut state: State,
+    mut waiting: mpsc::Receiver<Box<dyn Job>>,
+    log_is_long: &AtomicBool,
+) {
+    let mut batch = Vec::with_capacity(JOBS_PER_COMMIT);
+    while let Some(first) = waiting.blocking_recv() {
+        batch.push(first);
+        while batch.len() < JOBS_PER_COMMIT {
+            match waiting.try_recv() {
+                Ok(job) => batch.push(job),
+                Err(_) => break,
+            }
+        }
+        commit(connection, &mut state, &mut batch);
+        if log_is_long.swap(false, Ordering::Relaxed) {
+            checkpoint(connection);
+        }
+    }
+}
+
+fn commit(connection: &Connection, state: &mut State, batch: &mut Vec<Box<dyn Job>>) {
+    let waiting = state.waiting;
+    let outcome = run_batch(connection, state, batch);
+    if let Err(error) = &outcome {
+        tracing::error!(%error, jobs = batch.len(), "a commit failed");
+        // Best effort: if this fails too there is no transaction any more.
+        let _ = connection.execute_batch("ROLLBACK");
+        state.waiting = waiting;
+        state.memory = Memory::default();
+        state.facts.clear();
+        if let Err(error) = super::shards::epochs(connection, &mut state.epochs) {
+            tracing::error!(%error, "the epochs could not be read: no lease holds until the shards are claimed anew");
+        }
+    }
+    let told = outcome.as_ref().map(|()| ()).map_err(ToString::to_string);
+    for job in batch.drain(..) {
+        job.settle(told.as_ref().map(|()| ()).map_err(String::as_str));
+    }
+}
+
+fn run_batch(connection: &Connection, state: &mut State, batch: &mut [Box<dyn Job>]) -> rusqlite::Result<()> {
+    connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+    for job in batch.iter_mut() {
+        job.run(&mut Tx { connection, state });
+    }
+    connection.prepare_cached("COMMIT")?.execute([])?;
+    Ok(())
+}
+
+/// Moves what is left of the log into the file and starts the log anew, unless a reader still looks at it.
+fn checkpoint(connection: &Connection) {
+    if let Err(error) = connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(())) {
+        tracing::warn!(%error, "a checkpoint failed");
+    }
+}
+
+/// The checkpoint thread: moves the log into the file beside the writer, and tells the writer when the log is long.
+pub(super) fn checkpoint_until_closed(
+    connection: &Connection,
+    log: &PathBuf,
+    log_is_long: &AtomicBool,
+    closed: &std::sync::mpsc::Receiver<()>,
+) {
+    use std::sync::mpsc::RecvTimeoutError;
+    let mut moved_at = 0;
+    while let Err(RecvTimeoutError::Timeout) = closed.recv_timeout(std::time::Duration::from_millis(500)) {
+        let length = std::fs::metadata(log).map_or(0, |file| file.len());
+        if length == moved_at && length < LOG_LIMIT_BYTES {
+            continue;
+        }
+        moved_at = length;
+        if let Err(error) = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
+            tracing::warn!(%error, "a checkpoint failed");
+        }
+        if length >= LOG_LIMIT_BYTES {
+            log_is_long.store(true, Ordering::Relaxed);
+        }
+    }
+}
