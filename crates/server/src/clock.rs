@@ -1,17 +1,27 @@
 //! The system's clock and randomness: the one place that asks the operating system for either.
 
 use model::clock::{Clock, Entropy, Timestamp};
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 /// The time of day.
 #[derive(Clone, Copy, Debug)]
 pub struct SystemClock;
 
+fn since_epoch() -> Duration {
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the system's time")]
+    std::time::SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
-        #[expect(clippy::disallowed_methods, reason = "the one place that reads the system's time")]
-        let since_epoch = std::time::SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Timestamp(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
+        Timestamp(i64::try_from(since_epoch().as_millis()).unwrap_or(i64::MAX))
+    }
+}
+
+impl SystemClock {
+    /// Microseconds since the Unix epoch: what two processes of one machine can compare, for measuring.
+    pub fn micros() -> u64 {
+        u64::try_from(since_epoch().as_micros()).unwrap_or(u64::MAX)
     }
 }
 

@@ -93,7 +93,7 @@ pub struct Egress {
 pub struct Limits {
     /// With more messages than these waiting to be sent, executions are answered 429.
     pub max_waiting_messages: u64,
-    /// The most executions a second; none: no limit.
+    /// The most executions a second in a sandbox; none: no limit.
     pub executions_per_second: Option<u32>,
 }
 

@@ -9,6 +9,8 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use model::clock::Timestamp;
+use model::delivery::AttemptDecision;
+use model::outcome::FeedbackStatus;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text};
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
@@ -28,6 +30,8 @@ pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
     request_seconds: Histogram,
     executions: Family<ExecutionLabels, Counter>,
+    outcomes: Family<OutcomeLabels, Counter>,
+    attempts: Family<AttemptLabels, Counter>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -40,6 +44,19 @@ struct RequestLabels {
 struct ExecutionLabels {
     priority: &'static str,
 }
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabels {
+    status: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AttemptLabels {
+    result: &'static str,
+}
+
+const PRIORITIES: [&str; 2] = ["unitary", "highthroughput"];
+const ATTEMPT_RESULTS: [&str; 4] = ["succeeded", "failed", "exhausted", "gone"];
 
 impl Metrics {
     /// New metrics, all at zero, of an instance that started at `started`.
@@ -56,7 +73,43 @@ impl Metrics {
         esito.register_with_unit("http_request_duration", help, Unit::Seconds, request_seconds.clone());
         let executions = Family::default();
         esito.register("executions_accepted", "Executions answered 202, repetitions included.", executions.clone());
-        Self { registry: Arc::new(registry), requests, request_seconds, executions }
+        let outcomes = Family::default();
+        esito.register("outcomes_recorded", "Feedback events recorded, by status.", outcomes.clone());
+        let attempts = Family::default();
+        esito.register("delivery_attempts", "Attempts to deliver an event that have ended.", attempts.clone());
+        let metrics = Self { registry: Arc::new(registry), requests, request_seconds, executions, outcomes, attempts };
+        metrics.show_zeros();
+        metrics
+    }
+
+    /// A rate over a series that begins with its first event misses that event, so every known series is there at once.
+    fn show_zeros(&self) {
+        for priority in PRIORITIES {
+            drop(self.executions.get_or_create(&ExecutionLabels { priority }));
+        }
+        for status in FeedbackStatus::ALL {
+            drop(self.outcomes.get_or_create(&OutcomeLabels { status: status.as_str() }));
+        }
+        for result in ATTEMPT_RESULTS {
+            drop(self.attempts.get_or_create(&AttemptLabels { result }));
+        }
+    }
+
+    /// Counts a feedback event that was recorded.
+    pub fn outcome_recorded(&self, status: FeedbackStatus) {
+        self.outcomes.get_or_create(&OutcomeLabels { status: status.as_str() }).inc();
+    }
+
+    /// Counts an attempt that has ended.
+    pub fn attempt_ended(&self, decision: AttemptDecision) {
+        let [succeeded, failed, exhausted, gone] = ATTEMPT_RESULTS;
+        let result = match decision {
+            AttemptDecision::Succeeded => succeeded,
+            AttemptDecision::RetryAt(_) => failed,
+            AttemptDecision::Exhausted => exhausted,
+            AttemptDecision::Gone => gone,
+        };
+        self.attempts.get_or_create(&AttemptLabels { result }).inc();
     }
 
     /// Adds counting to every route of `router`, and `/metrics` beside them.
@@ -68,12 +121,8 @@ impl Metrics {
     fn count(&self, route: &str, status: u16, started: Instant) {
         self.request_seconds.observe(started.elapsed().as_secs_f64());
         self.requests.get_or_create(&RequestLabels { route: route.to_owned(), status }).inc();
-        let priority = match route {
-            "/ajo/im/executions/unitary" => "unitary",
-            "/ajo/im/executions/highthroughput" => "highthroughput",
-            _ => return,
-        };
-        if status == 202 {
+        let executed = route.strip_prefix("/ajo/im/executions/").filter(|_| status == 202);
+        if let Some(priority) = PRIORITIES.into_iter().find(|priority| executed == Some(priority)) {
             self.executions.get_or_create(&ExecutionLabels { priority }).inc();
         }
     }
@@ -90,7 +139,7 @@ async fn show(State(metrics): State<Metrics>) -> Response {
     let mut text = String::new();
     match text::encode(&mut text, &metrics.registry) {
         Ok(()) => ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response(),
-        Err(fmt::Error) => axum::http::StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+        Err(fmt::Error) => http::StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }
 
@@ -160,9 +209,12 @@ mod tests {
 
     #[tokio::test]
     async fn counts_by_route_and_not_by_path() {
-        let accepted = || async { axum::http::StatusCode::ACCEPTED };
+        let accepted = || async { http::StatusCode::ACCEPTED };
         let routes = Router::new().route("/ajo/im/executions/unitary", get(accepted)).route("/v1/x/{id}", get(accepted));
-        let router = Metrics::new(Timestamp(1_700_000_000_500)).mount(routes);
+        let metrics = Metrics::new(Timestamp(1_700_000_000_500));
+        metrics.outcome_recorded(FeedbackStatus::Bounce);
+        metrics.attempt_ended(AttemptDecision::RetryAt(Timestamp(7)));
+        let router = metrics.mount(routes);
         for path in ["/ajo/im/executions/unitary", "/v1/x/1", "/v1/x/2", "/nowhere"] {
             call(&router, path).await;
         }
@@ -171,6 +223,10 @@ mod tests {
         for line in [
             "esito_http_requests_total{route=\"/v1/x/{id}\",status=\"202\"} 2",
             "esito_executions_accepted_total{priority=\"unitary\"} 1",
+            "esito_executions_accepted_total{priority=\"highthroughput\"} 0",
+            "esito_outcomes_recorded_total{status=\"bounce\"} 1",
+            "esito_delivery_attempts_total{result=\"failed\"} 1",
+            "esito_delivery_attempts_total{result=\"exhausted\"} 0",
             "esito_http_request_duration_seconds_count 4",
             "process_start_time_seconds 1700000000.5",
             "esito_build_info{version=\"0.1.0\"} 1",

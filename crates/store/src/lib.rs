@@ -4,6 +4,8 @@
 //! nothing of HTTP, SMTP or TLS, and nothing of the wire formats in `wire`.
 
 pub mod admin;
+#[cfg(any(test, feature = "contract"))]
+pub mod contract;
 pub mod envelope;
 pub mod lookup;
 pub mod sqlite;

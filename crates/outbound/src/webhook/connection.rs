@@ -92,6 +92,9 @@ impl Pool {
         }
         let now = Instant::now();
         let mut idle = lock(&self.shared);
+        if idle.senders.len() >= self.most {
+            idle.senders.retain(|(_, sender)| !sender.is_closed());
+        }
         if idle.senders.len() < self.most {
             idle.senders.push_back((now, sender));
             if idle.reaper.is_none() {

@@ -5,9 +5,10 @@
 //! | [`guard`] | connections that go only where the operator allows |
 //! | [`auth`] | signing secrets and tokens |
 //! | [`request`] | the request, the answer, the verdict |
-//! | [`sample`] | a test send |
+//! | [`sample()`] | a test send |
+//! | [`work`] | deliveries as work for the driver |
 //!
-//! It knows no store and no schedule: whether and when to try again is the caller's, from the [`Verdict`].
+//! All but [`work`] know no store and no schedule: whether and when to try again is decided there, from the [`Verdict`].
 
 pub mod auth;
 mod connection;

@@ -1,15 +1,30 @@
 //! The commands: one file each.
 
+mod api_key_create;
+mod bench;
+mod certificate;
+mod client;
 mod config_check;
+mod jwks;
 mod listen;
+mod master_key;
+mod openapi;
 mod receiver;
+mod send;
+mod serve;
+mod tenancy;
 
-use crate::config::{self, CONFIG_VARIABLE, ConfigFaults, Loaded};
+use crate::config::{self, CONFIG_VARIABLE, Config, ConfigFaults, Loaded};
 use clap::{Args, Parser, Subcommand};
+use model::clock::Entropy;
+use std::fmt;
 use std::future::Future;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use store::sqlite::{Options, SqliteStore, Use};
+use store::{Store, StoreError};
 
 /// Sends transactional email and text messages, and tells your webhook what became of them.
 #[derive(Debug, Parser)]
@@ -21,11 +36,28 @@ struct Program {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Serves the API, sends messages and delivers feedback events
+    Serve(serve::Serve),
     /// Receives feedback events to develop against: verifies, prints and answers them
     Listen(listen::Listen),
+    /// Runs an execution
+    Send(send::Send),
+    /// API keys
+    #[command(subcommand)]
+    ApiKey(ApiKeyCommand),
+    /// Prints the OpenAPI document of the API
+    Openapi,
+    /// Measures what this machine delivers, from outside, against a bare HTTP client
+    Bench(bench::Bench),
     /// The configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum ApiKeyCommand {
+    /// Makes an API key on the store itself, and prints it this once
+    Create(api_key_create::ApiKeyCreate),
 }
 
 #[derive(Debug, Subcommand)]
@@ -52,6 +84,18 @@ impl Failure {
     }
 }
 
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.message.as_deref().unwrap_or_default())
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::new(error.to_string())
+    }
+}
+
 impl From<ConfigFaults> for Failure {
     fn from(faults: ConfigFaults) -> Self {
         Self::new(faults.to_string())
@@ -64,15 +108,20 @@ pub type Outcome = Result<(), Failure>;
 /// Runs the command that the arguments name.
 pub fn run() -> ExitCode {
     let outcome = match Program::parse().command {
+        Command::Serve(command) => on_runtime(command.run()),
         Command::Listen(command) => on_runtime(command.run()),
+        Command::Send(command) => on_runtime(command.run()),
+        Command::ApiKey(ApiKeyCommand::Create(command)) => on_runtime(command.run()),
+        Command::Bench(command) => on_runtime(command.run()),
+        Command::Openapi => openapi::run(),
         Command::Config(ConfigCommand::Check(command)) => command.run(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failure { message }) => {
-            if let Some(message) = message {
+        Err(failure) => {
+            if failure.message.is_some() {
                 // With the standard error closed there is nobody left to tell.
-                let _ = writeln!(io::stderr(), "esito: {message}");
+                let _ = writeln!(io::stderr(), "esito: {failure}");
             }
             ExitCode::FAILURE
         }
@@ -89,6 +138,19 @@ fn print_line(line: &str) -> Outcome {
     let mut out = io::stdout().lock();
     let written = writeln!(out, "{line}").and_then(|()| out.flush());
     written.map_err(|error| Failure::new(format!("cannot write to the standard output: {error}")))
+}
+
+/// Opens the store that the configuration names, with its master key.
+async fn open_store(config: &Config, usage: Use, entropy: &dyn Entropy) -> Result<Arc<dyn Store>, Failure> {
+    let file = config.database.file.clone();
+    let master_key = master_key::master_key(&config.secrets, &file, entropy).await?;
+    let folder = master_key::folder_of(&file);
+    master_key::make_folder(folder).map_err(|error| Failure::new(format!("{}: {error}", folder.display())))?;
+    let options = Options { file, master_key, usage, max_waiting_messages: config.limits.max_waiting_messages };
+    // Migrations may take long, and this is before anything else runs.
+    let opened = tokio::task::spawn_blocking(|| SqliteStore::open(options)).await;
+    let store = opened.map_err(|error| Failure::new(format!("the store cannot be opened: {error}")))??;
+    Ok(Arc::new(store))
 }
 
 /// Where the configuration comes from.

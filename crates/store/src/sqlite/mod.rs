@@ -13,6 +13,8 @@ mod readers;
 mod record;
 mod rows;
 mod shards;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use crate::admin::{Edit, NewOrganization};
@@ -79,7 +81,7 @@ pub struct SqliteStore {
     master: Arc<MasterKey>,
     checkpoints: Mutex<Option<Checkpoints>>,
     /// Held as long as the store is open.
-    _lock: Option<File>,
+    lock: Mutex<Option<File>>,
 }
 
 #[derive(Debug)]
@@ -171,7 +173,7 @@ impl SqliteStore {
             facts,
             master: Arc::new(options.master_key),
             checkpoints: Mutex::new(checkpoints),
-            _lock: lock,
+            lock: Mutex::new(lock),
         })
     }
 
@@ -532,5 +534,6 @@ impl Store for SqliteStore {
         if ended.await.is_err() {
             tracing::error!("the store did not close cleanly");
         }
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 }

@@ -37,7 +37,7 @@ impl Readers {
         let busy = || StoreError::Unavailable("too many lookups at a time".to_owned());
         let turn = tokio::time::timeout(LONGEST_WAIT, Arc::clone(&self.turns).acquire_owned()).await;
         let turn = turn.map_err(|_| busy())?.map_err(|_| StoreError::Unavailable("the store is closed".to_owned()))?;
-        let connection = self.take()?;
+        let mut connection = self.take()?;
         let stop = Stop::default();
         let is_set = Arc::clone(&stop.0);
         connection.progress_handler(STEPS_BETWEEN_LOOKS, Some(move || is_set.load(Ordering::Relaxed)))?;

@@ -1,0 +1,229 @@
+//! `esito serve`: everything wired to one store and one engine.
+
+use super::tenancy::{Founder, write_key_file};
+use super::{ConfigArgs, Failure, Outcome, certificate, open_store, print_line};
+use crate::api::{self, Api, ApiSettings, Outside};
+use crate::clock::{SystemClock, SystemEntropy};
+use crate::config::Config;
+use crate::lifecycle::Lifecycle;
+use crate::listener::{self, Bounds};
+use crate::logging;
+use crate::metrics::Metrics;
+use async_trait::async_trait;
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse as _, Response};
+use http::StatusCode;
+use model::clock::{Clock, Entropy};
+use model::delivery::{Attempt, AttemptDecision};
+use model::ids::ExecutionIds;
+use model::outcome::FeedbackStatus;
+use model::webhook::Webhook;
+use outbound::channel::work::MakeSender;
+use outbound::channel::{Templates, sender_for};
+use outbound::engine::{Engine, Parts, Tally};
+use outbound::webhook::Network;
+use rustls::pki_types::CertificateDer;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use store::Store;
+use store::sqlite::Use;
+use tokio::net::TcpListener;
+use tokio::time::Instant;
+use tower_http::timeout::RequestBodyTimeoutLayer;
+use wire::address::EgressPolicy;
+
+/// How long a request's body may pause.
+const BODY_PAUSE: Duration = Duration::from_secs(30);
+
+/// The number of a node that is the only one, in the ids of executions.
+const ONLY_NODE: u16 = 0;
+
+/// The arguments of `esito serve`.
+#[derive(Debug, clap::Args)]
+pub struct Serve {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Where to listen, over the key `listen`; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+    /// Writes the admin key of the first start to this file, instead of printing it
+    #[arg(long, value_name = "FILE")]
+    print_key_file: Option<PathBuf>,
+}
+
+impl Serve {
+    /// Serves until a signal ends it.
+    pub async fn run(mut self) -> Outcome {
+        self.config.set.extend(self.listen.map(|listen| ("listen".to_owned(), listen.to_string())));
+        let config = self.config.load()?.config;
+        logging::start(&config.log);
+        let life = Lifecycle::default();
+        life.stop_on_signals().map_err(|error| Failure::new(error.to_string()))?;
+        let show = |key: &str| match &self.print_key_file {
+            Some(path) => write_key_file(path, key),
+            None => print_line(&format!("the admin key of default@EsitoOrg, shown this once: {key}")),
+        };
+        let server = Server::start(&config, life, show).await?;
+        print_line(&format!("listening on http://{}", server.address))?;
+        server.life.stopping().await;
+        server.stop(config.shutdown.drain).await;
+        Ok(())
+    }
+}
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    /// Where it listens.
+    pub address: SocketAddr,
+    life: Lifecycle,
+    store: Arc<dyn Store>,
+    engine: Arc<Engine>,
+}
+
+impl Server {
+    /// Opens the store, makes what a first start makes, and serves. `show` gets the admin key of a first start before it
+    /// is stored.
+    pub async fn start(
+        config: &Config,
+        life: Lifecycle,
+        show: impl FnOnce(&str) -> Result<(), Failure>,
+    ) -> Result<Self, Failure> {
+        let world = World { clock: Arc::new(SystemClock), entropy: Arc::new(SystemEntropy) };
+        let store = open_store(config, Use::Work, &*world.entropy).await?;
+        let served = Self::serve(config, life, store.clone(), world, show).await;
+        if served.is_err() {
+            store.close().await;
+        }
+        served
+    }
+
+    async fn serve(
+        config: &Config,
+        life: Lifecycle,
+        store: Arc<dyn Store>,
+        world: World,
+        show: impl FnOnce(&str) -> Result<(), Failure>,
+    ) -> Result<Self, Failure> {
+        // Before the first start, so that a port in use does not cost the only sight of the key.
+        let bound = TcpListener::bind(config.listen).await.and_then(|listener| Ok((listener.local_addr()?, listener)));
+        let (address, listener) = bound.map_err(|error| Failure::new(format!("cannot listen on {}: {error}", config.listen)))?;
+        let founder = Founder { store: store.clone(), clock: world.clock.clone(), entropy: world.entropy.clone() };
+        founder.first_start(show).await?;
+        let (router, engine) = wire_up(config, address, store.clone(), world).await?;
+        let router = router.layer(RequestBodyTimeoutLayer::new(BODY_PAUSE)).layer(from_fn_with_state(life.clone(), refuse_when_stopping));
+        life.spawn(listener::serve(listener, None, router, Bounds::default(), life.clone()));
+        tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "ready");
+        Ok(Self { address, life, store, engine })
+    }
+
+    /// Takes no more, lets what was begun end within `limit`, and closes the store.
+    pub async fn stop(self, limit: Duration) {
+        let started = Instant::now();
+        if !self.life.end(limit).await {
+            tracing::warn!("requests were cut off: they did not end in time");
+        }
+        if !self.engine.stop(limit.saturating_sub(started.elapsed())).await {
+            tracing::warn!("sends or deliveries did not end in time; the next start takes them up again");
+        }
+        self.store.close().await;
+        tracing::info!("stopped");
+    }
+}
+
+/// What time and randomness are.
+struct World {
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+}
+
+/// Connects the parts: the one place that knows both the API and what leaves the house.
+async fn wire_up(
+    config: &Config,
+    address: SocketAddr,
+    store: Arc<dyn Store>,
+    World { clock, entropy }: World,
+) -> Result<(Router, Arc<Engine>), Failure> {
+    let metrics = Metrics::new(clock.now());
+    let extra_ca = extra_authorities(config)?;
+    let network = network(config, extra_ca.clone())?;
+    let parts = Parts {
+        store: store.clone(),
+        network: network.clone(),
+        clock: clock.clone(),
+        entropy: entropy.clone(),
+        tally: Arc::new(Counting(metrics.clone())),
+        make_sender: make_sender(clock.clone(), &extra_ca),
+    };
+    let engine = Engine::start(parts).await?;
+    let outside = Arc::new(OverNetwork { network, clock: clock.clone(), entropy: entropy.clone() });
+    let settings = ApiSettings {
+        public_url: config.public_url(address),
+        executions_per_second: config.limits.executions_per_second,
+        ..ApiSettings::default()
+    };
+    let ids = Arc::new(ExecutionIds::new(ONLY_NODE));
+    let api = Api::new(store, engine.clone(), clock, entropy, ids, outside, settings);
+    Ok((metrics.mount(api::router(Arc::new(api))), engine))
+}
+
+fn extra_authorities(config: &Config) -> Result<Vec<CertificateDer<'static>>, Failure> {
+    let read = config.egress.extra_ca_file.as_deref().map(certificate::read_certificates).transpose();
+    Ok(read.map_err(|error| Failure::new(format!("egress.extra_ca_file: {error}")))?.unwrap_or_default())
+}
+
+fn network(config: &Config, extra_ca: Vec<CertificateDer<'static>>) -> Result<Arc<Network>, Failure> {
+    let egress = &config.egress;
+    let policy = EgressPolicy { allow_networks: egress.allow_networks.clone(), allow_http: egress.allow_http };
+    Network::new(policy, extra_ca).map_err(|error| Failure::new(format!("names cannot be resolved: {error}")))
+}
+
+fn make_sender(clock: Arc<dyn Clock>, extra_ca: &[CertificateDer<'static>]) -> Box<MakeSender> {
+    let (templates, tls) = (Arc::new(Templates::default()), outbound::tls::client_config(extra_ca));
+    Box::new(move |configuration| sender_for(configuration, templates.clone(), clock.clone(), tls.clone()))
+}
+
+/// What the engine counts, for the metrics.
+#[derive(Debug)]
+struct Counting(Metrics);
+
+impl Tally for Counting {
+    fn recorded(&self, status: FeedbackStatus) {
+        self.0.outcome_recorded(status);
+    }
+
+    fn delivered(&self, decision: AttemptDecision) {
+        self.0.attempt_ended(decision);
+    }
+}
+
+/// What the API needs of the network, over the webhook client.
+#[derive(Debug)]
+struct OverNetwork {
+    network: Arc<Network>,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+}
+
+#[async_trait]
+impl Outside for OverNetwork {
+    async fn check_url(&self, url: &str) -> Result<(), String> {
+        self.network.check_url(url).await
+    }
+
+    async fn test_webhook(&self, webhook: &Webhook) -> Attempt {
+        outbound::webhook::sample(webhook, &self.network, &*self.clock, &*self.entropy).await.attempt
+    }
+}
+
+/// A server that stops says so to whoever still asks on an open connection: a load balancer takes it out.
+async fn refuse_when_stopping(State(life): State<Lifecycle>, request: Request, next: Next) -> Response {
+    if life.is_stopping() && request.uri().path() == "/readyz" {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
+    next.run(request).await
+}

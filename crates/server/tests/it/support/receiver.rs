@@ -1,0 +1,217 @@
+//! A webhook endpoint over TLS that notes all it gets and answers as it is told.
+
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use rcgen::{CertifiedIssuer, KeyPair};
+use serde_json::Value;
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+
+/// A certificate authority of one test.
+pub struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    pub fn new() -> Self {
+        let mut parameters = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        parameters.distinguished_name.push(rcgen::DnType::CommonName, "test authority");
+        Self(CertifiedIssuer::self_signed(parameters, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    pub fn write_pem(&self, file: &Path) {
+        std::fs::write(file, self.0.pem()).unwrap();
+    }
+
+    /// A certificate and key as PEM for these names and addresses.
+    pub fn issue(&self, names: &[&str]) -> (String, String) {
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        let key = KeyPair::generate().unwrap();
+        let certificate = rcgen::CertificateParams::new(names).unwrap().signed_by(&key, &self.0).unwrap();
+        (certificate.pem(), key.serialize_pem())
+    }
+
+    /// A TLS server for `localhost` and the loopback addresses.
+    pub fn acceptor(&self) -> TlsAcceptor {
+        use rustls::pki_types::pem::PemObject;
+        use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+        let (certificate, key) = self.issue(&["localhost", "127.0.0.1", "::1"]);
+        let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .unwrap();
+        TlsAcceptor::from(Arc::new(config))
+    }
+}
+
+/// A request as it came.
+#[derive(Clone, Debug)]
+pub struct Got {
+    pub headers: HashMap<String, String>,
+    pub body: Vec<u8>,
+    /// What was answered.
+    pub status: u16,
+}
+
+impl Got {
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    pub fn id(&self) -> &str {
+        self.headers.get("webhook-id").map_or("", String::as_str)
+    }
+
+    pub fn event_status(&self) -> String {
+        self.json()["messageDeliveryFeedback"]["feedbackStatus"]["value"].as_str().unwrap_or("").to_owned()
+    }
+
+    /// The first id in the identity map.
+    pub fn recipient(&self) -> String {
+        let json = self.json();
+        let map = json["identityMap"].as_object().unwrap();
+        map.values().next().unwrap()[0]["id"].as_str().unwrap().to_owned()
+    }
+}
+
+/// What to answer.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    pub status: u16,
+    pub headers: Vec<(&'static str, String)>,
+    pub body: String,
+    pub delay: Duration,
+}
+
+impl Reply {
+    pub fn status(status: u16) -> Self {
+        Self { status, headers: Vec::new(), body: String::new(), delay: Duration::ZERO }
+    }
+}
+
+type Behave = dyn Fn(&Got, usize) -> Reply + Send + Sync;
+
+/// The endpoint. It ends with the test's runtime.
+pub struct Receiver {
+    pub url: String,
+    got: Arc<Mutex<Vec<Got>>>,
+    count: watch::Receiver<usize>,
+    behave: Arc<Mutex<Arc<Behave>>>,
+}
+
+impl Receiver {
+    /// An endpoint that answers 204 to everything.
+    pub async fn start(authority: &Authority) -> Self {
+        Self::start_with(authority, |_, _| Reply::status(204)).await
+    }
+
+    /// `behave` gets the request and how many came before with the same `webhook-id`.
+    pub async fn start_with(
+        authority: &Authority,
+        behave: impl Fn(&Got, usize) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://localhost:{}/hook", listener.local_addr().unwrap().port());
+        let (told, count) = watch::channel(0);
+        let behave: Arc<Behave> = Arc::new(behave);
+        let shared = Shared { got: Arc::default(), told: Arc::new(told), behave: Arc::new(Mutex::new(behave)) };
+        let (got, behave) = (Arc::clone(&shared.got), Arc::clone(&shared.behave));
+        tokio::spawn(accept(listener, authority.acceptor(), shared));
+        Self { url, got, count, behave }
+    }
+
+    pub fn behave(&self, behave: impl Fn(&Got, usize) -> Reply + Send + Sync + 'static) {
+        *self.behave.lock().unwrap() = Arc::new(behave);
+    }
+
+    /// All that came so far.
+    pub fn got(&self) -> Vec<Got> {
+        self.got.lock().unwrap().clone()
+    }
+
+    /// Waits until `enough` says so of all that came.
+    pub async fn wait_until(&self, what: &str, enough: impl Fn(&[Got]) -> bool) -> Vec<Got> {
+        let mut count = self.count.clone();
+        let waiting = async {
+            loop {
+                count.borrow_and_update();
+                let got = self.got();
+                if enough(&got) {
+                    return got;
+                }
+                count.changed().await.expect("the receiver lives as long as the test");
+            }
+        };
+        match tokio::time::timeout(super::HANG, waiting).await {
+            Ok(got) => got,
+            Err(_) => {
+                let seen: Vec<_> = self.got().iter().map(|got| (got.recipient(), got.event_status(), got.status)).collect();
+                panic!("waited for {what}; got {} requests, the last {:?}", seen.len(), seen.iter().rev().take(10).collect::<Vec<_>>())
+            }
+        }
+    }
+
+    /// Waits for this many requests answered with 2xx.
+    pub async fn wait_for(&self, count: usize) -> Vec<Got> {
+        let ok = |got: &[Got]| got.iter().filter(|one| one.status / 100 == 2).count() >= count;
+        self.wait_until(&format!("{count} events"), ok).await
+    }
+}
+
+#[derive(Clone)]
+struct Shared {
+    got: Arc<Mutex<Vec<Got>>>,
+    told: Arc<watch::Sender<usize>>,
+    behave: Arc<Mutex<Arc<Behave>>>,
+}
+
+async fn accept(listener: TcpListener, acceptor: TlsAcceptor, shared: Shared) {
+    while let Ok((socket, _)) = listener.accept().await {
+        let (acceptor, shared) = (acceptor.clone(), shared.clone());
+        tokio::spawn(async move {
+            let _ = socket.set_nodelay(true);
+            let Ok(stream) = acceptor.accept(socket).await else { return };
+            let service = service_fn(move |request| answer(request, shared.clone()));
+            // A client that goes away is no fault of the endpoint.
+            let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+        });
+    }
+}
+
+async fn answer(request: Request<Incoming>, shared: Shared) -> Result<Response<Full<Bytes>>, Infallible> {
+    let headers = request
+        .headers()
+        .iter()
+        .map(|(name, value)| (name.as_str().to_owned(), value.to_str().unwrap_or("").to_owned()))
+        .collect();
+    let Ok(body) = request.into_body().collect().await else { return Ok(Response::new(Full::default())) };
+    let mut got = Got { headers, body: body.to_bytes().to_vec(), status: 0 };
+    let before = shared.got.lock().unwrap().iter().filter(|one| one.id() == got.id()).count();
+    let behave = Arc::clone(&shared.behave.lock().unwrap());
+    let reply = behave(&got, before);
+    if !reply.delay.is_zero() {
+        // The delay is what this endpoint does, not a way to wait for something.
+        tokio::time::sleep(reply.delay).await;
+    }
+    got.status = reply.status;
+    shared.got.lock().unwrap().push(got);
+    shared.told.send_modify(|count| *count += 1);
+    let mut response = Response::builder().status(reply.status);
+    for (name, value) in reply.headers {
+        response = response.header(name, value);
+    }
+    Ok(response.body(Full::from(reply.body)).unwrap())
+}

@@ -1,0 +1,116 @@
+//! The program `esito serve` as a process, to be stopped, killed and started again.
+
+use super::must;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+/// A folder with a configuration, and the program that works in it.
+pub struct Server {
+    pub folder: TempDir,
+    pub base: String,
+    pub key: String,
+    child: Option<Child>,
+    prefix: Vec<String>,
+}
+
+/// Changes to the configuration, by key.
+pub type Settings<'a> = &'a [(&'a str, &'a str)];
+
+impl Server {
+    /// Starts on an empty store. Endpoints on loopback addresses are allowed.
+    pub async fn start(settings: Settings<'_>) -> Self {
+        let mut server = Self::prepare(settings);
+        server.up().await;
+        server
+    }
+
+    /// Like `start`, run by another program: a tracer.
+    pub async fn start_under(prefix: &[&str], settings: Settings<'_>) -> Self {
+        let mut server = Self::prepare(settings);
+        server.prefix = prefix.iter().map(|&part| part.to_owned()).collect();
+        server.up().await;
+        server
+    }
+
+    fn prepare(settings: Settings<'_>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut lines = String::from("listen = \"127.0.0.1:0\"\n");
+        lines.push_str(&format!("database.url = \"sqlite:{}\"\n", folder.path().join("esito.db").display()));
+        lines.push_str(&format!("secrets.master_key_file = \"{}\"\n", folder.path().join("master.key").display()));
+        lines.push_str("egress.allow_networks = [\"127.0.0.0/8\", \"::1/128\"]\n");
+        lines.push_str("log.level = \"debug\"\n");
+        let authority = folder.path().join("authority.pem");
+        std::fs::write(&authority, "").unwrap();
+        for (key, value) in settings {
+            lines.push_str(&format!("{key} = {value}\n"));
+        }
+        std::fs::write(folder.path().join("esito.toml"), lines).unwrap();
+        Self { folder, base: String::new(), key: String::new(), child: None, prefix: Vec::new() }
+    }
+
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The process id of the program (or of the tracer that runs it).
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().and_then(Child::id).expect("the server runs")
+    }
+
+    /// Everything the program has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.file("log")).unwrap_or_default()
+    }
+
+    /// Starts the program, again or for the first time, and waits until it is ready.
+    pub async fn up(&mut self) {
+        let log = std::fs::File::options().create(true).append(true).open(self.file("log")).unwrap();
+        let binary = env!("CARGO_BIN_EXE_esito").to_owned();
+        let mut words: Vec<String> = self.prefix.clone();
+        words.push(binary);
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).arg("serve").arg("--config").arg(self.file("esito.toml"));
+        command.arg("--print-key-file").arg(self.file("key"));
+        command.stdout(Stdio::piped()).stderr(log).stdin(Stdio::null()).kill_on_drop(true);
+        let mut child = command.spawn().expect("the program starts");
+        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let found = must("the server to be ready", async {
+            while let Ok(Some(line)) = lines.next_line().await {
+                if let Some((_, base)) = line.split_once("listening on ") {
+                    return Some(base.trim().to_owned());
+                }
+            }
+            None
+        })
+        .await;
+        self.base = found.unwrap_or_else(|| panic!("the server did not come up:\n{}", self.log()));
+        // The rest of what it prints is of no interest, but the pipe must not fill.
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        self.key = std::fs::read_to_string(self.file("key")).unwrap().trim().to_owned();
+        self.child = Some(child);
+    }
+
+    /// `kill -9`.
+    pub async fn kill(&mut self) {
+        let mut child = self.child.take().expect("the server runs");
+        child.start_kill().unwrap();
+        must("the killed server to end", child.wait()).await.unwrap();
+    }
+
+    /// SIGTERM, and what the program exits with.
+    pub async fn stop(&mut self) -> ExitStatus {
+        let mut child = self.child.take().expect("the server runs");
+        let pid = child.id().expect("it runs").to_string();
+        let sent = Command::new("kill").args(["-TERM", &pid]).status().await.unwrap();
+        assert!(sent.success());
+        must("the server to stop", child.wait()).await.unwrap()
+    }
+
+    /// A caller with the first admin key in the default organization.
+    pub fn admin(&self) -> super::client::Caller {
+        super::client::Caller::new(&self.base, &self.key, "default@EsitoOrg", "prod")
+    }
+}

@@ -1,0 +1,98 @@
+//! A server with a receiver, a webhook and a campaign: what most tests begin with.
+
+use super::client::Caller;
+use super::receiver::{Authority, Receiver};
+use super::server::{Server, Settings};
+use serde_json::{Value, json};
+
+pub struct World {
+    pub server: Server,
+    pub authority: Authority,
+    pub receiver: Receiver,
+    pub caller: Caller,
+}
+
+impl World {
+    pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// A server that trusts the test's authority.
+    pub async fn start_with(settings: Settings<'_>) -> Self {
+        let authority = Authority::new();
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.keep().join("authority.pem");
+        authority.write_pem(&file);
+        let quoted = format!("\"{}\"", file.display());
+        let mut all = vec![("egress.extra_ca_file", quoted.as_str())];
+        all.extend_from_slice(settings);
+        let server = Server::start(&all).await;
+        let receiver = Receiver::start(&authority).await;
+        let caller = server.admin();
+        Self { server, authority, receiver, caller }
+    }
+
+    /// A webhook at the receiver, with `changes` over the plain settings; the answer to its creation.
+    pub async fn webhook(&self, changes: Value) -> Value {
+        let mut body = json!({"name": "feedback", "channels": ["email", "sms"], "url": self.receiver.url});
+        merge(&mut body, changes);
+        self.caller.post("/v1/feedback-webhooks", &body).await.expect(201)
+    }
+
+    /// A live email campaign with webhooks enabled, sent through the simulator; its id.
+    pub async fn simulated_campaign(&self) -> String {
+        let channel = json!({"name": "simulator", "channel": "email", "type": "simulator"});
+        self.campaign_through(&channel).await
+    }
+
+    /// A live email campaign with webhooks enabled, sent through a relay on this port; its id.
+    pub async fn relayed_campaign(&self, port: u16) -> String {
+        let channel = json!({"name": "relay", "channel": "email", "type": "smtp",
+            "smtp": {"host": "127.0.0.1", "port": port, "tls": "none"}, "from": {"name": "Acme", "address": "orders@acme.example"}});
+        self.campaign_through(&channel).await
+    }
+
+    pub async fn campaign_through(&self, channel: &Value) -> String {
+        campaign_through(&self.caller, channel).await
+    }
+}
+
+pub async fn campaign_through(caller: &Caller, channel: &Value) -> String {
+    let channel = caller.post("/v1/channel-configurations", channel).await.expect(201);
+    let content = match channel["channel"].as_str() {
+        Some("sms") => json!({"text": "Your code is {{context.code}}"}),
+        _ => json!({"subject": "Order {{context.order}}", "html": "<p>Thank you, {{profile.person.name.firstName}}: {{context.order}}</p>"}),
+    };
+    let campaign = json!({"name": "orders", "channel": channel["channel"], "channelConfigurationId": channel["id"],
+        "content": content, "audience": {"identityNamespace": "email", "enableWebhooks": true}});
+    let campaign = caller.post("/v1/campaigns", &campaign).await.expect(201);
+    let id = campaign["id"].as_str().unwrap().to_owned();
+    let activated = caller.call(hyper::Method::POST, &format!("/v1/campaigns/{id}/activate"), None).await;
+    assert_eq!(activated.status, 200, "{}", activated.text());
+    id
+}
+
+/// An execution for these addresses.
+pub fn execution(request_id: &str, campaign: &str, addresses: &[impl AsRef<str>]) -> Value {
+    let recipients: Vec<Value> = addresses
+        .iter()
+        .map(|address| {
+            let address = address.as_ref();
+            json!({"type": "external", "userId": address, "namespace": "email", "channelData": {"emailAddress": address},
+                "context": {"order": "A-1"}, "profile": {"person": {"name": {"firstName": "Jane"}}}})
+        })
+        .collect();
+    json!({"requestId": request_id, "campaignId": campaign, "recipients": recipients})
+}
+
+/// Puts the keys of `changes` over those of `base`.
+pub fn merge(base: &mut Value, changes: Value) {
+    match (base, changes) {
+        (Value::Object(base), Value::Object(changes)) => {
+            for (key, value) in changes {
+                merge(base.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (base, changes) => *base = changes,
+    }
+}

@@ -1,0 +1,181 @@
+//! The contract of a [`Store`]: cases that every store passes, each in a database of its own.
+//!
+//! A store says where its databases come from ([`Bench`]) and writes `contract_suite!(MyBench::new())`; that makes one
+//! test of each case. Time and ids are given, so a case that fails fails again.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(missing_docs, reason = "a case's name is the sentence that it holds")]
+
+pub mod accept;
+pub mod admin;
+pub mod deliver;
+pub mod feed;
+pub mod order;
+pub mod ownership;
+pub mod record;
+pub mod world;
+
+use crate::{Result, Store};
+use async_trait::async_trait;
+use std::sync::Arc;
+
+/// How a case opens its store.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup {
+    /// The master key.
+    pub master_key: [u8; 32],
+    /// Past this many messages that wait to be sent executions are refused.
+    pub max_waiting_messages: u64,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self { master_key: [7; 32], max_waiting_messages: 100_000 }
+    }
+}
+
+/// An empty database of one case's own. It goes when this is dropped.
+#[async_trait]
+pub trait Bench: Send + Sync {
+    /// Opens the database, as a process does that is to do its work. The one before has been closed.
+    async fn open(&self, setup: Setup) -> Result<Arc<dyn Store>>;
+
+    /// The bytes of every value in every row, one after the other.
+    async fn contents(&self) -> Vec<u8>;
+}
+
+/// Whether `bytes` contain `text`.
+pub fn contains(bytes: &[u8], text: &str) -> bool {
+    bytes.windows(text.len()).any(|part| part == text.as_bytes())
+}
+
+/// Makes a test of every case, each with a [`Bench`] of its own from the expression given.
+#[macro_export]
+macro_rules! contract_suite {
+    ($bench:expr) => {
+        $crate::contract_tests! { $bench;
+            accept:
+                a_new_execution_is_durable_and_its_messages_are_due,
+                a_recipient_has_the_address_of_the_campaigns_channel,
+                unitary_messages_are_due_before_high_throughput_ones,
+                the_same_body_again_gets_the_first_id_and_sends_nothing,
+                another_body_under_the_same_request_id_conflicts,
+                fifty_concurrent_twins_are_one_execution,
+                a_request_id_is_new_in_another_campaign_and_in_another_sandbox,
+                an_unknown_campaign_and_one_of_another_sandbox_are_refused,
+                an_unknown_sandbox_or_key_is_not_found_and_leaves_nothing,
+                a_draft_and_a_stopped_campaign_are_refused,
+                a_campaign_is_refused_outside_its_schedule,
+                a_repetition_is_answered_though_the_campaign_has_stopped,
+                a_request_id_is_remembered_for_seven_days_and_across_a_reopen,
+                past_the_limit_executions_are_refused_until_messages_are_sent;
+            record:
+                every_verdict_moves_the_message_and_becomes_an_event,
+                an_event_has_the_facts_of_its_execution_and_its_outcome,
+                what_is_personal_goes_once_no_try_can_need_it,
+                a_retry_keeps_what_is_personal_and_tells_one_delay,
+                the_retry_count_is_that_of_the_failed_tries_before,
+                a_planned_outcome_becomes_due_and_is_recorded_once,
+                an_outcome_planned_with_a_delay_ends_the_message,
+                an_outcome_that_comes_first_cancels_a_planned_one,
+                a_delay_alone_leaves_the_next_try_due,
+                outcomes_late_twice_or_out_of_order_change_nothing,
+                an_asynchronous_outcome_implies_sent,
+                a_message_is_handed_over_only_while_it_waits,
+                a_message_handed_over_before_a_crash_may_have_been_sent,
+                one_bad_record_does_not_hide_the_others,
+                a_batch_may_be_about_one_message;
+            deliver:
+                a_webhook_gets_the_channels_and_statuses_that_it_selects,
+                a_campaign_without_webhooks_makes_no_deliveries,
+                an_attempt_counts_once,
+                a_failed_attempt_is_tried_again_at_its_time,
+                an_exhausted_delivery_stays_visible,
+                the_attempts_tell_failures_and_the_success,
+                an_endpoint_that_is_gone_disables_the_webhook_and_uses_up_nothing,
+                a_stale_copy_does_not_undo_that_the_endpoint_is_gone,
+                a_webhook_is_failing_from_the_first_failure_to_the_next_success,
+                an_ended_delivery_can_be_retried_by_hand,
+                what_has_no_delivery_cannot_be_retried_or_cancelled,
+                a_cancelled_delivery_takes_no_attempt,
+                held_time_does_not_count,
+                draining_makes_waiting_deliveries_due,
+                deleting_the_webhook_cancels_its_deliveries_and_makes_room,
+                deliveries_are_found_by_state;
+            order:
+                a_later_event_waits_until_the_one_before_has_ended,
+                an_event_nobody_wants_holds_up_nothing,
+                a_retry_by_hand_waits_for_the_event_under_way,
+                any_interleaving_keeps_the_order;
+            feed:
+                the_feed_has_no_gaps_under_concurrent_writers,
+                the_newest_come_first_and_cursors_are_stable_under_writes,
+                executions_and_messages_page_from_the_newest_on,
+                events_are_filtered,
+                executions_and_messages_are_filtered,
+                a_foreign_sandbox_sees_nothing;
+            ownership:
+                eight_owners_race_and_each_shard_has_one,
+                a_lease_that_ends_is_taken_over_with_a_higher_epoch,
+                a_renewed_lease_is_not_taken_over,
+                an_owner_frozen_past_its_lease_changes_nothing,
+                a_lease_holds_for_its_own_shard_only,
+                released_shards_are_free,
+                a_reopen_frees_the_shards_and_raises_their_epochs;
+            admin:
+                organizations_and_sandboxes_are_unique_and_listed,
+                a_key_is_found_by_its_hash_until_it_is_revoked_or_ends,
+                a_sandbox_has_one_webhook,
+                twenty_concurrent_creates_make_one_webhook,
+                an_edit_of_an_older_revision_is_refused,
+                a_foreign_sandbox_finds_no_resource,
+                a_channel_configuration_in_use_stays,
+                a_deleted_channel_configurations_place_is_not_taken,
+                a_campaigns_versions_are_kept,
+                a_campaign_that_was_live_cannot_be_deleted,
+                every_change_is_audited_and_a_failed_one_is_not,
+                secrets_come_back_and_are_not_in_the_rows,
+                another_master_key_opens_nothing,
+                lists_have_pages;
+        }
+    };
+}
+
+/// Makes the tests of [`contract_suite`].
+#[doc(hidden)]
+#[macro_export]
+macro_rules! contract_tests {
+    ($bench:expr; $($group:ident: $($case:ident),+;)+) => {$(
+        mod $group {
+            use super::*;
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $case() {
+                    $crate::contract::$group::$case(&$bench).await;
+                }
+            )+
+        }
+    )+};
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_case_is_in_the_suite() {
+        let suite = include_str!("mod.rs");
+        let groups = [
+            include_str!("accept.rs"),
+            include_str!("admin.rs"),
+            include_str!("deliver.rs"),
+            include_str!("feed.rs"),
+            include_str!("order.rs"),
+            include_str!("ownership.rs"),
+            include_str!("record.rs"),
+        ];
+        for line in groups.iter().flat_map(|group| group.lines()) {
+            if let Some((name, _)) = line.strip_prefix("pub async fn ").and_then(|rest| rest.split_once('(')) {
+                assert!(suite.contains(&format!("                {name}")), "{name} is not in the suite");
+            }
+        }
+    }
+}

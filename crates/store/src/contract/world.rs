@@ -1,0 +1,520 @@
+//! What the cases have in common: a tenant with all it needs, and short ways to do the usual.
+
+use super::{Bench, Setup};
+use crate::admin::NewOrganization;
+use crate::lookup::{DeliveryFilter, EventFilter, EventView, ExecutionFilter, MessageFilter, MessageView, Page};
+use crate::work::{
+    Accepted, DueDeliveries, DueMessages, Finish, Finished, Lease, NewExecution, NewRecipient, Record, Recorded, What,
+};
+use crate::{Result, Store, StoreError};
+use model::campaign::{Campaign, CampaignSettings, CampaignStatus, CampaignVersion};
+use model::channel::{ChannelConfiguration, ChannelSettings};
+use model::clock::{Entropy, Timestamp};
+use model::delivery::{Attempt, AttemptDecision, AttemptError, AttemptErrorKind, DeliveryState, DueDelivery};
+use model::execution::{Personalization, Priority};
+use model::ids::{
+    ApiKeyId, AuditId, CampaignId, CampaignVersionId, ChannelConfigurationId, ExecutionIds, MessageKey, OwnerId,
+    SHARDS, SandboxId, Shard, WebhookId,
+};
+use model::outcome::{Exclusion, Failure, FailureCategory, FailureType, FeedbackStatus, Outcome, Verdict};
+use model::tenancy::{ApiKey, AuditEntry, Organization, Role, Sandbox};
+use model::webhook::{Channel, SandboxRef, Stamps, Webhook, WebhookSettings};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// When every case begins.
+pub const START: Timestamp = Timestamp(1_800_000_000_000);
+
+/// The organization of the cases.
+pub const ACME: &str = "acme@EsitoOrg";
+
+/// The moment so many seconds after [`START`].
+pub fn at(seconds: u64) -> Timestamp {
+    START + Duration::from_secs(seconds)
+}
+
+/// Bytes that look random and are the same in every run (splitmix64).
+#[derive(Debug, Default)]
+pub struct Seeded(AtomicU64);
+
+impl Entropy for Seeded {
+    fn fill(&self, bytes: &mut [u8]) {
+        for chunk in bytes.chunks_mut(8) {
+            let mut x = self.0.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
+            x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            chunk.copy_from_slice(&(x ^ (x >> 31)).to_le_bytes()[..chunk.len()]);
+        }
+    }
+}
+
+/// A store with a tenant: a sandbox, a key, a channel configuration that simulates, a live campaign that enables
+/// webhooks, and an owner of every shard.
+#[derive(Clone, Debug)]
+pub struct World {
+    pub store: Arc<dyn Store>,
+    pub sandbox: Sandbox,
+    pub key: ApiKey,
+    pub channel: ChannelConfigurationId,
+    pub campaign: CampaignId,
+    pub lease: Lease,
+    ids: Arc<ExecutionIds>,
+    entropy: Arc<Seeded>,
+}
+
+impl World {
+    /// A new world in the bench's database.
+    pub async fn new(bench: &dyn Bench) -> Self {
+        Self::with(bench, Setup::default()).await
+    }
+
+    pub async fn with(bench: &dyn Bench, setup: Setup) -> Self {
+        let store = bench.open(setup).await.unwrap();
+        let entropy = Arc::new(Seeded::default());
+        let sandbox = new_sandbox(&entropy, "prod");
+        let organization = new_organization(ACME);
+        let new = NewOrganization { organization, sandbox: Some(sandbox.clone()) };
+        store.create_organization(new, audit(&entropy, "organization.create")).await.unwrap();
+        let key = new_key(&entropy, "shop");
+        store.create_api_key(key.clone(), [1; 32], audit(&entropy, "api-key.create")).await.unwrap();
+        let mut world = Self {
+            sandbox,
+            key,
+            channel: ChannelConfigurationId::new(START, &*entropy),
+            campaign: CampaignId::new(START, &*entropy),
+            lease: Lease { shard: Shard(0), epoch: 0, until: START },
+            ids: Arc::new(ExecutionIds::new(1)),
+            entropy,
+            store,
+        };
+        world.channel = world.add_channel(Channel::Email).await;
+        world.campaign = world.add_campaign(json!({})).await;
+        world.lease = world.claim_all(world.new_owner()).await;
+        world
+    }
+
+    /// The same world after a restart of the process, with a new owner.
+    pub async fn reopen(self, bench: &dyn Bench) -> Self {
+        self.reopen_with(bench, Setup::default()).await
+    }
+
+    pub async fn reopen_with(mut self, bench: &dyn Bench, setup: Setup) -> Self {
+        self.store.close().await;
+        self.store = bench.open(setup).await.unwrap();
+        self.lease = self.claim_all(self.new_owner()).await;
+        self
+    }
+
+    // ---- ownership ----
+
+    pub fn new_owner(&self) -> OwnerId {
+        OwnerId::new(START, &*self.entropy)
+    }
+
+    /// Claims every shard and returns the lease of the sandbox's.
+    pub async fn claim_all(&self, owner: OwnerId) -> Lease {
+        let leases = self.store.claim_shards(owner, all_shards(), START, Duration::from_secs(30)).await.unwrap();
+        let shard = Shard::of(ACME, self.sandbox.id);
+        *leases.iter().find(|lease| lease.shard == shard).unwrap()
+    }
+
+    // ---- administration ----
+
+    pub fn audit(&self, action: &str) -> AuditEntry {
+        audit(&self.entropy, action)
+    }
+
+    /// A new sandbox with a channel configuration and a campaign: the world as that sandbox sees it.
+    pub async fn beside(&self, name: &str) -> Self {
+        let mut other = self.clone();
+        other.sandbox = new_sandbox(&self.entropy, name);
+        self.store.create_sandbox(other.sandbox.clone(), self.audit("sandbox.create")).await.unwrap();
+        other.channel = other.add_channel(Channel::Email).await;
+        other.campaign = other.add_campaign(json!({})).await;
+        other.lease = other.claim_all(other.new_owner_of_all().await).await;
+        other
+    }
+
+    /// The owner of every shard anew, as after a restart of the owner.
+    async fn new_owner_of_all(&self) -> OwnerId {
+        let owner = self.new_owner();
+        let late = self.lease.until + Duration::from_secs(1);
+        self.store.claim_shards(owner, all_shards(), late, Duration::from_secs(30)).await.unwrap();
+        owner
+    }
+
+    pub async fn add_key(&self, name: &str, hash: [u8; 32]) -> ApiKey {
+        let key = new_key(&self.entropy, name);
+        self.store.create_api_key(key.clone(), hash, self.audit("api-key.create")).await.unwrap();
+        key
+    }
+
+    pub fn new_channel(&self, channel: Channel) -> ChannelConfiguration {
+        let settings = json!({"name": "sim", "channel": channel.as_str(), "type": "simulator"});
+        ChannelConfiguration {
+            id: ChannelConfigurationId::new(START, &*self.entropy),
+            ims_org: ACME.to_owned(),
+            sandbox: self.sandbox.id,
+            settings: serde_json::from_value::<ChannelSettings>(settings).unwrap(),
+            paused: false,
+            stamps: Stamps::new(START, "ops"),
+        }
+    }
+
+    pub async fn add_channel(&self, channel: Channel) -> ChannelConfigurationId {
+        let channel = self.new_channel(channel);
+        let id = channel.id;
+        self.store.create_channel(channel, self.audit("channel-configuration.create")).await.unwrap();
+        id
+    }
+
+    /// A version of a campaign with these settings besides the usual ones.
+    pub fn version(&self, changes: Value) -> CampaignVersion {
+        let mut settings = json!({
+            "name": "orders", "channel": "email", "channelConfigurationId": self.channel,
+            "content": {"subject": "s", "text": "t"}, "audience": {"enableWebhooks": true},
+        });
+        merge(&mut settings, changes);
+        let settings = serde_json::from_value::<CampaignSettings>(settings).unwrap();
+        CampaignVersion { id: CampaignVersionId::new(START, &*self.entropy), settings }
+    }
+
+    pub fn new_campaign(&self, status: CampaignStatus, changes: Value) -> Campaign {
+        let version = self.version(changes);
+        let is_draft = status == CampaignStatus::Draft;
+        Campaign {
+            id: CampaignId::new(START, &*self.entropy),
+            ims_org: ACME.to_owned(),
+            sandbox: self.sandbox.id,
+            status,
+            live: (!is_draft).then(|| version.clone()),
+            draft: is_draft.then_some(version),
+            stamps: Stamps::new(START, "ops"),
+        }
+    }
+
+    /// A live campaign.
+    pub async fn add_campaign(&self, changes: Value) -> CampaignId {
+        let campaign = self.new_campaign(CampaignStatus::Live, changes);
+        let id = campaign.id;
+        self.store.create_campaign(campaign, self.audit("campaign.create")).await.unwrap();
+        id
+    }
+
+    pub async fn stop_campaign(&self) {
+        let mut campaign = self.store.campaign(self.sandbox.id, self.campaign).await.unwrap();
+        campaign.status = CampaignStatus::Stopped;
+        campaign.stamps.touch(START, "ops");
+        self.store.update_campaign(campaign, self.audit("campaign.stop")).await.unwrap();
+    }
+
+    /// A webhook with these settings besides the usual ones: email, every status.
+    pub fn new_webhook(&self, changes: Value) -> Webhook {
+        let events: Vec<_> = FeedbackStatus::ALL.iter().map(|status| status.as_str()).collect();
+        let mut settings = json!({"name": "crm", "channels": ["email"], "url": "https://a.example/", "events": events});
+        merge(&mut settings, changes);
+        Webhook {
+            id: WebhookId::new(START, &*self.entropy),
+            ims_org: ACME.to_owned(),
+            sandbox: SandboxRef { id: self.sandbox.id, name: self.sandbox.name.clone() },
+            settings: serde_json::from_value::<WebhookSettings>(settings).unwrap(),
+            keys: Default::default(),
+            control: Default::default(),
+            stamps: Stamps::new(START, "ops"),
+        }
+    }
+
+    pub async fn add_webhook(&self, changes: Value) -> Webhook {
+        let webhook = self.new_webhook(changes);
+        self.store.create_webhook(webhook.clone(), self.audit("feedback-webhook.create")).await.unwrap();
+        webhook
+    }
+
+    /// The sandbox's webhook as it is now.
+    pub async fn webhook(&self) -> Webhook {
+        self.store.webhook_of(self.sandbox.id).await.unwrap().unwrap()
+    }
+
+    /// Changes the sandbox's webhook at `now`.
+    pub async fn edit_webhook(&self, now: Timestamp, edit: impl FnOnce(&mut Webhook)) {
+        let mut webhook = self.webhook().await;
+        edit(&mut webhook);
+        webhook.note_hold(now);
+        webhook.stamps.touch(now, "ops");
+        self.store.update_webhook(webhook, self.audit("feedback-webhook.update")).await.unwrap();
+    }
+
+    // ---- executions and messages ----
+
+    /// An execution with one recipient, `jane@example.com`, and one-time code.
+    pub fn execution(&self, request_id: &str) -> NewExecution {
+        NewExecution {
+            id: self.ids.next(START),
+            sandbox: self.sandbox.id,
+            request_id: request_id.to_owned(),
+            campaign: self.campaign,
+            body_digest: [5; 16],
+            priority: Priority::Unitary,
+            expires_at: None,
+            now: START,
+            created_by: self.key.name.clone(),
+            created_by_key: self.key.id,
+            recipients: vec![recipient("jane")],
+        }
+    }
+
+    /// The same, made at another time.
+    pub fn execution_at(&self, now: Timestamp, request_id: &str) -> NewExecution {
+        NewExecution { id: self.ids.next(now), now, ..self.execution(request_id) }
+    }
+
+    pub async fn accept(&self, execution: NewExecution) -> Accepted {
+        self.store.accept(execution).await.unwrap().unwrap()
+    }
+
+    /// The message of a new execution with one recipient.
+    pub async fn message(&self, request_id: &str) -> MessageKey {
+        let accepted = self.accept(self.execution(request_id)).await;
+        MessageKey { execution: accepted.id, ordinal: 0 }
+    }
+
+    pub async fn due_messages(&self, now: Timestamp) -> DueMessages {
+        self.store.due_messages(self.channel, now, 100).await.unwrap()
+    }
+
+    pub async fn view(&self, message: MessageKey) -> MessageView {
+        self.store.message(self.sandbox.id, message).await.unwrap()
+    }
+
+    /// The statuses of a message's events in the order recorded.
+    pub async fn told(&self, message: MessageKey) -> Vec<FeedbackStatus> {
+        let view = self.view(message).await;
+        view.events.iter().map(|view| view.event.outcome.verdict.status()).collect()
+    }
+
+    // ---- outcomes ----
+
+    pub fn record_of(&self, message: MessageKey, now: Timestamp, what: What) -> Record {
+        Record { sandbox: self.sandbox.id, message, lease: None, now, what }
+    }
+
+    pub async fn record_at(&self, message: MessageKey, now: Timestamp, what: What) -> Recorded {
+        let mut recorded = self.store.record(vec![self.record_of(message, now, what)]).await.unwrap();
+        assert_eq!(recorded.len(), 1);
+        recorded.remove(0)
+    }
+
+    pub async fn record(&self, message: MessageKey, verdict: Verdict) -> Recorded {
+        self.record_at(message, START, plain(verdict)).await
+    }
+
+    // ---- deliveries ----
+
+    pub async fn due_deliveries(&self, now: Timestamp) -> DueDeliveries {
+        self.store.due_deliveries(self.sandbox.id, now, 100).await.unwrap()
+    }
+
+    /// A delivery that is due, of a new message that was sent.
+    pub async fn delivery(&self, request_id: &str) -> DueDelivery {
+        let message = self.message(request_id).await;
+        let mut recorded = self.record(message, Verdict::Sent).await;
+        assert_eq!(recorded.due.len(), 1);
+        recorded.due.remove(0)
+    }
+
+    /// What an attempt at `now` that answers `decision` comes to be written as.
+    pub fn finish_of(&self, due: &DueDelivery, now: Timestamp, decision: AttemptDecision) -> Finish {
+        let succeeded = decision == AttemptDecision::Succeeded;
+        let error = AttemptError { kind: AttemptErrorKind::Status, message: "answered 500".to_owned() };
+        let attempt = Attempt {
+            at: now,
+            duration_ms: 12,
+            status: Some(if succeeded { 204 } else { 500 }),
+            response_excerpt: Some("body".to_owned()),
+            error: (!succeeded).then_some(error),
+        };
+        Finish {
+            sandbox: self.sandbox.id,
+            sequence: due.sequence,
+            failures: due.failures,
+            lease: self.lease,
+            attempt,
+            decision,
+            now,
+        }
+    }
+
+    pub async fn finish(&self, due: &DueDelivery, now: Timestamp, decision: AttemptDecision) -> Finished {
+        self.finish_this(self.finish_of(due, now, decision)).await
+    }
+
+    pub async fn finish_this(&self, finish: Finish) -> Finished {
+        let mut finished = self.store.finish(vec![finish]).await.unwrap();
+        assert_eq!(finished.len(), 1);
+        finished.remove(0)
+    }
+
+    /// The event of a delivery as it is now.
+    pub async fn event(&self, due: &DueDelivery) -> EventView {
+        self.store.event(self.sandbox.id, due.event.key.id()).await.unwrap()
+    }
+
+    /// The delivery's state as shown.
+    pub async fn state(&self, due: &DueDelivery) -> DeliveryState {
+        self.event(due).await.delivery.unwrap().state
+    }
+
+    pub async fn retry(&self, due: &DueDelivery, now: Timestamp) -> Result<EventView> {
+        let audit = self.audit("delivery.retry");
+        self.store.retry_delivery(self.sandbox.id, due.event.key.id(), now, audit).await
+    }
+
+    pub async fn cancel(&self, due: &DueDelivery, now: Timestamp) -> Result<EventView> {
+        let audit = self.audit("delivery.cancel");
+        self.store.cancel_delivery(self.sandbox.id, due.event.key.id(), now, audit).await
+    }
+
+    // ---- filters ----
+
+    pub fn executions(&self) -> ExecutionFilter {
+        ExecutionFilter {
+            sandbox: self.sandbox.id,
+            request_id: None,
+            campaign: None,
+            from: None,
+            to: None,
+            created_by: None,
+        }
+    }
+
+    pub fn messages(&self) -> MessageFilter {
+        MessageFilter { execution: self.executions(), execution_id: None, recipient: None, state: None, channel: None }
+    }
+
+    pub fn events(&self) -> EventFilter {
+        EventFilter {
+            sandbox: self.sandbox.id,
+            request_id: None,
+            campaign: None,
+            execution_id: None,
+            recipient: None,
+            status: None,
+            channel: None,
+            from: None,
+            to: None,
+            created_by: None,
+            after: None,
+        }
+    }
+
+    /// Those of the sandbox's deliveries that are in `state`.
+    pub async fn deliveries(&self, state: Option<DeliveryState>) -> Vec<EventView> {
+        let filter = DeliveryFilter { event: self.events(), state };
+        self.store.deliveries(filter, page(100)).await.unwrap().items
+    }
+}
+
+/// The first page with so many items.
+pub fn page(limit: usize) -> Page {
+    Page { limit, cursor: None }
+}
+
+pub fn all_shards() -> Vec<Shard> {
+    (0..SHARDS).map(Shard).collect()
+}
+
+pub fn new_organization(id: &str) -> Organization {
+    Organization { id: id.to_owned(), name: id.to_owned(), created_at: START, created_by: "esito".to_owned() }
+}
+
+fn new_sandbox(entropy: &Seeded, name: &str) -> Sandbox {
+    Sandbox {
+        id: SandboxId::new(START, entropy),
+        ims_org: ACME.to_owned(),
+        name: name.to_owned(),
+        created_at: START,
+        created_by: "esito".to_owned(),
+    }
+}
+
+fn new_key(entropy: &Seeded, name: &str) -> ApiKey {
+    ApiKey {
+        id: ApiKeyId::new(START, entropy),
+        ims_org: ACME.to_owned(),
+        role: Role::Sender,
+        name: name.to_owned(),
+        sandboxes: None,
+        expires_at: None,
+        revoked_at: None,
+        created_at: START,
+        created_by: "esito".to_owned(),
+    }
+}
+
+fn audit(entropy: &Seeded, action: &str) -> AuditEntry {
+    AuditEntry {
+        id: AuditId::new(START, entropy),
+        ims_org: ACME.to_owned(),
+        sandbox: None,
+        at: START,
+        actor: "ops".to_owned(),
+        action: action.to_owned(),
+        resource: "r".to_owned(),
+        detail: json!({"name": "n"}),
+    }
+}
+
+/// A recipient by name, with an email address, a number and a one-time code.
+pub fn recipient(name: &str) -> NewRecipient {
+    let raw = |value: Value| Some(serde_json::value::to_raw_value(&value).unwrap());
+    NewRecipient {
+        user_id: format!("u-{name}"),
+        namespace: "ECID".to_owned(),
+        email: Some(format!("{name}@example.com")),
+        phone: Some("+390212345".to_owned()),
+        personalization: Personalization {
+            context: raw(json!({"code": format!("one-time-code-of-{name}")})),
+            profile: raw(json!({"person": format!("profile-of-{name}")})),
+        },
+    }
+}
+
+/// An outcome that came at the moment of its record.
+pub fn plain(verdict: Verdict) -> What {
+    What::Outcome { outcome: Outcome::new(verdict, START), planned: None }
+}
+
+pub fn hard_bounce(category: FailureCategory) -> Verdict {
+    Verdict::Bounce(Failure {
+        category,
+        failure_type: FailureType::Hard,
+        code: "10".to_owned(),
+        reason: "550 5.1.1 no such user".to_owned(),
+    })
+}
+
+pub fn exclusion() -> Exclusion {
+    Exclusion::malformed_email_address("no at sign")
+}
+
+/// The channel's failed try, to be repeated at `at`.
+pub fn retry_at(at: Timestamp) -> What {
+    What::Retry { at, delay: Outcome::new(Verdict::Delay, START) }
+}
+
+pub fn is_not_found<T>(result: Result<T>) -> bool {
+    matches!(result, Err(StoreError::NotFound(_)))
+}
+
+pub fn is_changed<T>(result: Result<T>) -> bool {
+    matches!(result, Err(StoreError::Changed))
+}
+
+fn merge(settings: &mut Value, changes: Value) {
+    let (Value::Object(settings), Value::Object(changes)) = (settings, changes) else {
+        panic!("settings are objects");
+    };
+    settings.extend(changes);
+}
