@@ -34,19 +34,13 @@ pub struct Content {
 }
 
 /// Who is addressed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Audience {
     /// The namespace of the recipients' ids.
     pub identity_namespace: Option<String>,
     /// Whether the messages' events go to the sandbox's webhook.
     pub enable_webhooks: bool,
-}
-
-impl Default for Audience {
-    fn default() -> Self {
-        Self { identity_namespace: None, enable_webhooks: false }
-    }
 }
 
 /// When executions are taken.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 pub const RECIPIENTS: std::ops::RangeInclusive<usize> = 1..=20;
 
 /// The most bytes of a recipient's `context`.
-pub const MAX_CONTEXT_BYTES: usize = 200 * 1024;
+pub const MAX_CONTEXT_BYTES: usize = 200_000;
 
 /// How urgent an execution's messages are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

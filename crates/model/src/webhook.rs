@@ -77,7 +77,6 @@ pub enum AuthenticationType {
 
 /// The algorithms of a JWT (RFC 7518 section 3.1, RFC 8037 section 3.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
-#[expect(clippy::upper_case_acronyms, reason = "the names of RFC 7518")]
 pub enum JwtAlgorithm {
     /// HMAC with SHA-256.
     HS256,

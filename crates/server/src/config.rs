@@ -35,8 +35,7 @@ pub const WEBHOOK_SECRET_VARIABLE: &str = "ESITO_WEBHOOK_SECRET";
 /// The JWT secret of `esito listen`.
 pub const JWT_SECRET_VARIABLE: &str = "ESITO_JWT_SECRET";
 
-const OTHER_VARIABLES: &[&str] =
-    &[CONFIG_VARIABLE, API_KEY_VARIABLE, WEBHOOK_SECRET_VARIABLE, JWT_SECRET_VARIABLE];
+const OTHER_VARIABLES: &[&str] = &[CONFIG_VARIABLE, API_KEY_VARIABLE, WEBHOOK_SECRET_VARIABLE, JWT_SECRET_VARIABLE];
 
 /// What the program is told by its operator.
 #[derive(Clone, Debug)]
@@ -287,7 +286,8 @@ impl Reading {
             Ok(table) => table.iter().for_each(|(name, value)| self.walk(&source, name, value)),
             Err(error) => {
                 // Not the error's own text: it quotes the line, and that may hold a secret.
-                let line = error.span().and_then(|span| text.get(..span.start)).map(|before| before.lines().count().max(1));
+                let line =
+                    error.span().and_then(|span| text.get(..span.start)).map(|before| before.matches('\n').count() + 1);
                 let place = line.map(|line| format!("line {line}: ")).unwrap_or_default();
                 self.fault(&source, None, format!("{place}{}", error.message()));
             }
@@ -317,7 +317,8 @@ impl Reading {
         }
         let source = Source::Environment(name.to_owned());
         let Some(key) = KEYS.iter().find(|key| variable_of(key.path) == name) else {
-            let known = KEYS.iter().map(|key| variable_of(key.path)).chain(OTHER_VARIABLES.iter().map(|&n| n.to_owned()));
+            let known =
+                KEYS.iter().map(|key| variable_of(key.path)).chain(OTHER_VARIABLES.iter().map(|&n| n.to_owned()));
             let nearest = nearest(name, known);
             return self.fault(&source, Some(name), format!("there is no such setting; the nearest is {nearest}"));
         };

@@ -43,7 +43,8 @@ impl Lifecycle {
 
     /// Stops at the first SIGTERM or SIGINT, and ends the process at the second.
     pub fn stop_on_signals(&self) -> std::io::Result<()> {
-        let mut signals = Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
+        let mut signals =
+            Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
         let stop = self.stop.clone();
         // Not tracked: it waits for the second signal as long as the process lives.
         tokio::spawn(async move {
@@ -77,16 +78,16 @@ impl Signals {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn the_end_waits_for_tasks_within_the_limit() {
         let life = Lifecycle::default();
         let inner = life.clone();
         life.spawn(async move {
             inner.stopping().await;
-            tokio::time::sleep(Duration::from_secs(3)).await;
+            tokio::time::sleep(Duration::from_millis(300)).await;
         });
         assert!(!life.is_stopping());
-        assert!(!life.end(Duration::from_secs(2)).await);
-        assert!(life.end(Duration::from_secs(2)).await);
+        assert!(!life.end(Duration::from_millis(10)).await);
+        assert!(life.end(Duration::from_secs(20)).await);
     }
 }

@@ -128,7 +128,12 @@ impl Metrics {
     }
 }
 
-async fn count_request(State(metrics): State<Metrics>, route: Option<MatchedPath>, request: Request, next: Next) -> Response {
+async fn count_request(
+    State(metrics): State<Metrics>,
+    route: Option<MatchedPath>,
+    request: Request,
+    next: Next,
+) -> Response {
     let started = Instant::now();
     let response = next.run(request).await;
     metrics.count(route.as_ref().map_or("none", MatchedPath::as_str), response.status().as_u16(), started);
@@ -138,7 +143,9 @@ async fn count_request(State(metrics): State<Metrics>, route: Option<MatchedPath
 async fn show(State(metrics): State<Metrics>) -> Response {
     let mut text = String::new();
     match text::encode(&mut text, &metrics.registry) {
-        Ok(()) => ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response(),
+        Ok(()) => {
+            ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
+        }
         Err(fmt::Error) => http::StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }
@@ -152,7 +159,13 @@ struct Process {
 impl Collector for Process {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         let started = self.started.millis() as f64 / 1000.0;
-        gauge(&mut encoder, "process_start_time", "When the process started, since 1970", Some(&Unit::Seconds), started)?;
+        gauge(
+            &mut encoder,
+            "process_start_time",
+            "When the process started, since 1970",
+            Some(&Unit::Seconds),
+            started,
+        )?;
         if let Some(seconds) = cpu_seconds() {
             let counter = ConstCounter::new(seconds);
             let help = "The processor time used";
@@ -210,7 +223,8 @@ mod tests {
     #[tokio::test]
     async fn counts_by_route_and_not_by_path() {
         let accepted = || async { http::StatusCode::ACCEPTED };
-        let routes = Router::new().route("/ajo/im/executions/unitary", get(accepted)).route("/v1/x/{id}", get(accepted));
+        let routes =
+            Router::new().route("/ajo/im/executions/unitary", get(accepted)).route("/v1/x/{id}", get(accepted));
         let metrics = Metrics::new(Timestamp(1_700_000_000_500));
         metrics.outcome_recorded(FeedbackStatus::Bounce);
         metrics.attempt_ended(AttemptDecision::RetryAt(Timestamp(7)));

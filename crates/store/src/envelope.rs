@@ -48,7 +48,12 @@ impl MasterKey {
         let mut envelope = vec![VERSION];
         envelope.extend_from_slice(&self.fingerprint);
         append_sealed(&mut envelope, &self.key, row_id, row_key.expose_secret())?;
-        append_sealed(&mut envelope, &aead_key(row_key.expose_secret())?, row_id, secrets.to_plain_json().expose_secret())?;
+        append_sealed(
+            &mut envelope,
+            &aead_key(row_key.expose_secret())?,
+            row_id,
+            secrets.to_plain_json().expose_secret(),
+        )?;
         row_key = SecretSlice::default();
         drop(row_key);
         Ok(Some(envelope))
@@ -72,7 +77,8 @@ impl MasterKey {
 }
 
 fn aead_key(bytes: &[u8]) -> Result<RandomizedNonceKey> {
-    RandomizedNonceKey::new(&AES_256_GCM, bytes).map_err(|_| StoreError::Corrupt("a key has the wrong length".to_owned()))
+    RandomizedNonceKey::new(&AES_256_GCM, bytes)
+        .map_err(|_| StoreError::Corrupt("a key has the wrong length".to_owned()))
 }
 
 fn zeroizing_key() -> Result<SecretSlice<u8>> {

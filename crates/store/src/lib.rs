@@ -28,9 +28,7 @@ use model::ids::{
 use model::tenancy::{ApiKey, AuditEntry, Organization, Sandbox};
 use model::webhook::Webhook;
 use std::time::Duration;
-use work::{
-    AcceptError, Accepted, Due, Finish, Finished, Lease, LiveVersion, NewExecution, Record, Recorded,
-};
+use work::{AcceptError, Accepted, Due, Finish, Finished, Lease, LiveVersion, NewExecution, Record, Recorded};
 
 /// What keeps a store from doing what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -84,7 +82,13 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// Takes every shard of `wanted` that is free or whose lease has ended, renews those that `owner` holds, and
     /// returns all that it then holds. A shard that changes hands gets a higher epoch.
-    async fn claim_shards(&self, owner: OwnerId, wanted: Vec<Shard>, now: Timestamp, lease: Duration) -> Result<Vec<Lease>>;
+    async fn claim_shards(
+        &self,
+        owner: OwnerId,
+        wanted: Vec<Shard>,
+        now: Timestamp,
+        lease: Duration,
+    ) -> Result<Vec<Lease>>;
 
     /// Gives back every shard that `owner` holds.
     async fn release_shards(&self, owner: OwnerId) -> Result<()>;
@@ -98,7 +102,12 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     async fn channels_with_due(&self) -> Result<Vec<Due<ChannelConfigurationId>>>;
 
     /// Messages of one channel configuration that are due at `now`, unitary ones first, then the longest waiting.
-    async fn due_messages(&self, channel: ChannelConfigurationId, now: Timestamp, limit: usize) -> Result<work::DueMessages>;
+    async fn due_messages(
+        &self,
+        channel: ChannelConfigurationId,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<work::DueMessages>;
 
     /// Marks messages as `handing-over`; true for each that may be sent: it still waits, and the lease holds.
     async fn hand_over(&self, lease: Lease, messages: Vec<(SandboxId, MessageKey)>) -> Result<Vec<bool>>;
@@ -137,9 +146,21 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// The attempts of a delivery, the first first.
     async fn attempts(&self, sandbox: SandboxId, id: EventId) -> Result<Vec<AttemptView>>;
     /// Makes an exhausted, cancelled or succeeded delivery due again, or a failing one due at once.
-    async fn retry_delivery(&self, sandbox: SandboxId, id: EventId, now: Timestamp, audit: AuditEntry) -> Result<EventView>;
+    async fn retry_delivery(
+        &self,
+        sandbox: SandboxId,
+        id: EventId,
+        now: Timestamp,
+        audit: AuditEntry,
+    ) -> Result<EventView>;
     /// Cancels a delivery that has not ended.
-    async fn cancel_delivery(&self, sandbox: SandboxId, id: EventId, now: Timestamp, audit: AuditEntry) -> Result<EventView>;
+    async fn cancel_delivery(
+        &self,
+        sandbox: SandboxId,
+        id: EventId,
+        now: Timestamp,
+        audit: AuditEntry,
+    ) -> Result<EventView>;
 
     // ---- administration: every change is written together with its entry in the audit log ----
 

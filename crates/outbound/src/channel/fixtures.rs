@@ -48,7 +48,10 @@ pub(crate) fn version(channel: Channel) -> LiveVersion {
 pub(crate) fn message(address: Option<&str>) -> DueMessage {
     let id = ExecutionId::floor_at(Timestamp(1_800_000_000_000));
     DueMessage {
-        key: MessageKey { execution: id, ordinal: 0 },
+        key: MessageKey {
+            execution: id,
+            ordinal: 0,
+        },
         execution: Arc::new(ExecutionFacts {
             id,
             request_id: "r".to_owned(),

@@ -1,3 +1,4 @@
 //! What leaves, over real sockets.
 
+mod smtp;
 mod webhook;

@@ -67,14 +67,23 @@ fn covers(caller: &Caller, sandboxes: Option<&[String]>) -> bool {
     }
 }
 
-async fn check(api: &Api, scope: &InOrganization<Administers>, request: &ApiKeyRequest, now: Timestamp) -> Result<(), Problem> {
+async fn check(
+    api: &Api,
+    scope: &InOrganization<Administers>,
+    request: &ApiKeyRequest,
+    now: Timestamp,
+) -> Result<(), Problem> {
     let mut faults = Faults::default();
     faults.check_name("$.name", &request.name);
     let lasts = request.expires_at.is_none_or(|end| now < end);
     faults.require(lasts, "$.expiresAt", "must be in the future");
     let names = request.sandboxes.as_deref();
     let count = names.map_or(1, <[String]>::len);
-    faults.require((1..=MAX_SANDBOXES).contains(&count), "$.sandboxes", "must name 1 to 100 sandboxes, or be left out for all");
+    faults.require(
+        (1..=MAX_SANDBOXES).contains(&count),
+        "$.sandboxes",
+        "must name 1 to 100 sandboxes, or be left out for all",
+    );
     faults.into_result()?;
     if !covers(&scope.caller, names) {
         return Err(Problem::BeyondKey("a key for some sandboxes only makes keys for those: name them in sandboxes"));
@@ -83,7 +92,10 @@ async fn check(api: &Api, scope: &InOrganization<Administers>, request: &ApiKeyR
     for (index, name) in names.unwrap_or_default().iter().enumerate() {
         match api.store.sandbox(&scope.ims_org, name).await {
             Err(StoreError::NotFound(_)) => {
-                return Err(Problem::fault(format!("$.sandboxes[{index}]"), "the organization has no sandbox of this name"));
+                return Err(Problem::fault(
+                    format!("$.sandboxes[{index}]"),
+                    "the organization has no sandbox of this name",
+                ));
             }
             other => other?,
         };

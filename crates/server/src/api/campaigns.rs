@@ -72,8 +72,7 @@ impl CampaignRead {
 }
 
 impl Input for CampaignSettings {
-    const READ_ONLY: &'static [&'static str] =
-        read_only!("id", "imsOrg", "sandbox", "status", "versionId", "hasDraft");
+    const READ_ONLY: &'static [&'static str] = read_only!("id", "imsOrg", "sandbox", "status", "versionId", "hasDraft");
 }
 
 /// Checks the settings, the templates' syntax, and that there is such a channel configuration.
@@ -275,9 +274,7 @@ async fn stop(
 ) -> Result<Tagged<CampaignRead>, Problem> {
     let mut campaign = api.campaign_to_change(&scope, id, &if_match, api.clock.now()).await?;
     match campaign.status {
-        CampaignStatus::Draft => {
-            Err(Problem::WrongState("the campaign was never live; delete it instead".to_owned()))
-        }
+        CampaignStatus::Draft => Err(Problem::WrongState("the campaign was never live; delete it instead".to_owned())),
         CampaignStatus::Stopped => read(State(api), scope.narrowed(), Id(id)).await,
         CampaignStatus::Live => {
             // A draft can never go live any more.

@@ -104,8 +104,8 @@ async fn read(
 ) -> Result<Json<DeliveryDetail>, Problem> {
     let delivery = shown(api.store.event(scope.sandbox.id, id).await?)?;
     let attempts = api.store.attempts(scope.sandbox.id, id).await?;
-    let attempt_log = attempts.into_iter().map(AttemptRead::of).collect();
-    Ok(Json(DeliveryDetail { delivery, attempt_log }))
+    let attempts = attempts.into_iter().map(AttemptRead::of).collect();
+    Ok(Json(DeliveryDetail { delivery, attempts }))
 }
 
 /// Makes a delivery due again that has ended, or one at once that waits for its next attempt.

@@ -98,7 +98,9 @@ mod tests {
 
     #[test]
     fn if_match_names_states() {
-        let given = |value: &'static str| IfMatch::of(&HeaderMap::from_iter([(header::IF_MATCH, HeaderValue::from_static(value))]));
+        let given = |value: &'static str| {
+            IfMatch::of(&HeaderMap::from_iter([(header::IF_MATCH, HeaderValue::from_static(value))]))
+        };
         assert!(IfMatch::of(&HeaderMap::new()).check(3).is_ok());
         assert!(given("\"3\"").check(3).is_ok() && given("W/\"3\"").check(3).is_ok());
         assert!(given("*").check(3).is_ok() && given("\"1\", \"3\"").check(3).is_ok());

@@ -90,7 +90,11 @@ impl FromRequest<Arc<Api>> for ExecutionBody {
         (status = 404, body = ProblemDocument, content_type = "application/problem+json", description = "There is no such campaign or sandbox."),
         (status = 409, body = ProblemDocument, content_type = "application/problem+json", description = "The requestId was used with another body, or the campaign is not live or outside its schedule."),
         (status = 429, body = ProblemDocument, content_type = "application/problem+json", description = "Too many executions a second, or too much waits to be sent; `Retry-After` says when to come again.")))]
-async fn unitary(State(api): State<Arc<Api>>, scope: InSandbox<Sends>, body: ExecutionBody) -> Result<Response, Problem> {
+async fn unitary(
+    State(api): State<Arc<Api>>,
+    scope: InSandbox<Sends>,
+    body: ExecutionBody,
+) -> Result<Response, Problem> {
     execute(&api, &scope, Priority::Unitary, body).await
 }
 
@@ -102,7 +106,11 @@ async fn unitary(State(api): State<Arc<Api>>, scope: InSandbox<Sends>, body: Exe
         (status = 404, body = ProblemDocument, content_type = "application/problem+json", description = "There is no such campaign or sandbox."),
         (status = 409, body = ProblemDocument, content_type = "application/problem+json", description = "The requestId was used with another body, or the campaign is not live or outside its schedule."),
         (status = 429, body = ProblemDocument, content_type = "application/problem+json", description = "Too many executions a second, or too much waits to be sent; `Retry-After` says when to come again.")))]
-async fn high_throughput(State(api): State<Arc<Api>>, scope: InSandbox<Sends>, body: ExecutionBody) -> Result<Response, Problem> {
+async fn high_throughput(
+    State(api): State<Arc<Api>>,
+    scope: InSandbox<Sends>,
+    body: ExecutionBody,
+) -> Result<Response, Problem> {
     execute(&api, &scope, Priority::HighThroughput, body).await
 }
 
@@ -115,7 +123,12 @@ async fn health(State(api): State<Arc<Api>>) -> Result<axum::Json<Health>, Probl
     Ok(OK)
 }
 
-async fn execute(api: &Api, scope: &InSandbox<Sends>, priority: Priority, body: ExecutionBody) -> Result<Response, Problem> {
+async fn execute(
+    api: &Api,
+    scope: &InSandbox<Sends>,
+    priority: Priority,
+    body: ExecutionBody,
+) -> Result<Response, Problem> {
     let now = api.clock.now();
     api.rate.take(scope.sandbox.id, now)?;
     let execution = new_execution(api, scope, priority, body, now)?;

@@ -72,7 +72,9 @@ impl EventQuery {
 
     /// A feed's place. Whoever goes on with `cursor`, as with other lists, is understood too.
     fn after(&mut self) -> Result<Option<i64>, Problem> {
-        let Some(after) = self.after.take() else { return Ok(None) };
+        let Some(after) = self.after.take() else {
+            return Ok(None);
+        };
         let (name, place) = match self.cursor.take() {
             Some(cursor) => ("cursor", cursor),
             None => ("after", after),

@@ -27,7 +27,9 @@ impl RateLimit {
 
     /// Takes one token, or says when there will be one.
     pub fn take(&self, sandbox: SandboxId, now: Timestamp) -> Result<(), Problem> {
-        let Some(per_second) = self.per_second else { return Ok(()) };
+        let Some(per_second) = self.per_second else {
+            return Ok(());
+        };
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         let rate = f64::from(per_second);
         let bucket = buckets.entry(sandbox).or_insert(Bucket { tokens: rate, filled_at: now });

@@ -170,7 +170,9 @@ async fn read_message(
     Id(id): Id<MessageId>,
 ) -> Result<Json<MessageRead>, Problem> {
     let unknown = Problem::NotFound("message");
-    let Some(key) = id.key() else { return Err(unknown) };
+    let Some(key) = id.key() else {
+        return Err(unknown);
+    };
     let view = api.store.message(scope.sandbox.id, key).await?;
     if !scope.sees(view.execution.created_by_key) {
         return Err(unknown);

@@ -186,9 +186,13 @@ impl Problem {
             Self::Validation(faults) => first_fault(faults.list()),
             Self::MalformedJson(why) => format!("the body is not JSON: {why}"),
             Self::IncompleteBody => "the connection ended, or broke the framing, before the body was complete".into(),
-            Self::MissingHeader(name) => format!("the header {name} is required, once and as plain text"),
+            Self::MissingHeader(name) => {
+                format!("the header {name} is required, once and as plain text")
+            }
             Self::Unauthenticated(why) => (*why).to_owned(),
-            Self::RoleForbids(what) => format!("the role of this API key does not allow it to {what}"),
+            Self::RoleForbids(what) => {
+                format!("the role of this API key does not allow it to {what}")
+            }
             Self::ForeignOrganization => "x-gw-ims-org-id or imsOrg names another organization than the key's".into(),
             Self::ForeignSandbox => "x-sandbox-name names a sandbox that the key is not for".into(),
             Self::BeyondKey(what) => (*what).to_owned(),
@@ -212,7 +216,9 @@ impl Problem {
             Self::BodyTooLarge(limit) => format!("the body may have at most {limit} bytes"),
             Self::UnsupportedMediaType => "send the header content-type: application/json".into(),
             Self::RateLimited { retry_after } => format!("try again in {retry_after} s"),
-            Self::TooMuchWaiting { waiting } => format!("{waiting} messages already wait to be sent; try again later"),
+            Self::TooMuchWaiting { waiting } => {
+                format!("{waiting} messages already wait to be sent; try again later")
+            }
             Self::Unavailable => "the store does not answer at the moment; try again, the same request is safe".into(),
             Self::Internal => "something went wrong inside; the log of the server says more".into(),
         }
@@ -282,6 +288,7 @@ impl From<Faults> for Problem {
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
+            StoreError::NotFound("cursor") => Self::fault("$query.cursor", "must be the nextCursor of the page before"),
             StoreError::NotFound(kind) => Self::NotFound(kind),
             StoreError::Changed => Self::Contended,
             StoreError::Conflict(conflict) => conflict.into(),
@@ -321,40 +328,4 @@ impl From<AcceptError> for Problem {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_validation_problem_names_the_first_fault_and_lists_all() {
-        let mut faults = Faults::default();
-        faults.add("$.name", "is required");
-        faults.add("$.url", "must be https");
-        let document = serde_json::to_value(Problem::from(faults).document()).unwrap();
-        assert_eq!(
-            document,
-            json!({
-                "type": "urn:esito:problem:validation", "title": "The request is not valid", "status": 400,
-                "detail": "$.name: is required",
-                "report": {"additionalContext": {"faults": [
-                    {"path": "$.name", "message": "is required"}, {"path": "$.url", "message": "must be https"}]}}
-            })
-        );
-    }
-
-    #[test]
-    fn what_may_be_tried_again_says_when() {
-        for problem in [Problem::Unavailable, Problem::TooMuchWaiting { waiting: 9 }, Problem::RateLimited { retry_after: 3 }] {
-            let response = problem.into_response();
-            assert!(response.headers().contains_key(header::RETRY_AFTER), "{response:?}");
-            assert_eq!(response.headers()[header::CONTENT_TYPE], PROBLEM_JSON);
-        }
-    }
-
-    #[test]
-    fn the_store_s_own_words_about_trouble_stay_inside() {
-        for error in [StoreError::Unavailable("/var/x.db".into()), StoreError::Corrupt("row 7".into())] {
-            let document = serde_json::to_string(&Problem::from(error).document()).unwrap();
-            assert!(!document.contains("x.db") && !document.contains("row 7"), "{document}");
-        }
-    }
-}
+mod tests;

@@ -120,7 +120,9 @@ impl RecipientRequest {
         let data = self.channel_data.as_ref();
         let (place, given) = match channel {
             Channel::Email => ("channelData.emailAddress", data.and_then(|data| data.email_address.as_deref())),
-            Channel::Sms => ("channelData.mobilePhoneNumber", data.and_then(|data| data.mobile_phone_number.as_deref())),
+            Channel::Sms => {
+                ("channelData.mobilePhoneNumber", data.and_then(|data| data.mobile_phone_number.as_deref()))
+            }
         };
         if let Some(address) = given.filter(|address| !address.trim().is_empty()) {
             return Some((place, address));
@@ -131,7 +133,9 @@ impl RecipientRequest {
         };
         let profile = self.profile.as_ref();
         match profile.and_then(|profile| profile.get(group)?.get(field)) {
-            Some(Value::String(address)) if !address.trim().is_empty() => return Some((place, address)),
+            Some(Value::String(address)) if !address.trim().is_empty() => {
+                return Some((place, address));
+            }
             None | Some(Value::String(_) | Value::Null) => {}
             Some(_) => faults.add(format!("{path}.{place}"), "must be a string"),
         }
@@ -176,7 +180,10 @@ mod tests {
         let recipients = shape::read(recipients, Mode::Lenient, "$.recipients").unwrap();
         let mut faults = Faults::default();
         let taken = check(recipients, external_only, &mut faults);
-        faults.into_result().map(|()| taken).map_err(|faults| faults.list().iter().map(|fault| fault.path.clone()).collect())
+        faults
+            .into_result()
+            .map(|()| taken)
+            .map_err(|faults| faults.list().iter().map(|fault| fault.path.clone()).collect())
     }
 
     fn addresses(recipient: Value) -> (Option<String>, Option<String>) {
@@ -192,12 +199,16 @@ mod tests {
         let some = |text: &str| Some(text.to_owned());
         let profile = json!({"personalEmail": {"address": "p@b.example"}, "mobilePhone": {"number": "+392"}});
         let channel_data = json!({"emailAddress": "c@b.example", "mobilePhoneNumber": "+391"});
-        let all = json!({"userId": "u@b.example", "namespace": "Email", "profile": profile, "channelData": channel_data});
+        let all =
+            json!({"userId": "u@b.example", "namespace": "Email", "profile": profile, "channelData": channel_data});
         assert_eq!(addresses(all), (some("c@b.example"), some("+391")));
         let profile = json!({"userId": "u@b.example", "namespace": "email", "profile": profile, "channelData": {"emailAddress": " "}});
         assert_eq!(addresses(profile), (some("p@b.example"), some("+392")));
         assert_eq!(addresses(json!({"userId": "u@b.example", "namespace": "EMAIL"})), (some("u@b.example"), None));
-        assert_eq!(addresses(json!({"userId": "+393", "namespace": "phone", "profile": {"mobilePhone": null}})), (None, some("+393")));
+        assert_eq!(
+            addresses(json!({"userId": "+393", "namespace": "phone", "profile": {"mobilePhone": null}})),
+            (None, some("+393"))
+        );
         assert_eq!(addresses(json!({"userId": "42", "namespace": "ECID"})), (None, None));
         assert_eq!(addresses(json!({"userId": "no address", "namespace": "email"})), (some("no address"), None));
     }
@@ -213,17 +224,27 @@ mod tests {
             ]),
             true,
         );
-        assert_eq!(faults.unwrap_err(), [
-            "$.recipients[1].userId", "$.recipients[0].type", "$.recipients[0].channelData.emailAddress",
-            "$.recipients[1].namespace", "$.recipients[1].context.system", "$.recipients[2].userId",
-            "$.recipients[2].profile.mobilePhone.number", "$.recipients[3].context",
-        ]);
+        assert_eq!(
+            faults.unwrap_err(),
+            [
+                "$.recipients[1].userId",
+                "$.recipients[0].type",
+                "$.recipients[0].channelData.emailAddress",
+                "$.recipients[1].namespace",
+                "$.recipients[1].context.system",
+                "$.recipients[2].userId",
+                "$.recipients[2].profile.mobilePhone.number",
+                "$.recipients[3].context",
+            ]
+        );
         assert_eq!(take(json!([]), false).unwrap_err(), ["$.recipients"]);
     }
 
     #[test]
     fn twenty_one_are_too_many() {
-        let some = |count| (0..count).map(|i| json!({"type": "aep", "userId": i.to_string(), "namespace": "ECID"})).collect::<Value>();
+        let some = |count| {
+            (0..count).map(|i| json!({"type": "aep", "userId": i.to_string(), "namespace": "ECID"})).collect::<Value>()
+        };
         assert_eq!(take(some(20), false).unwrap().len(), 20);
         assert_eq!(take(some(21), false).unwrap_err(), ["$.recipients"]);
     }

@@ -6,8 +6,8 @@
 use model::fault::Fault;
 use serde::de::value::StringDeserializer;
 use serde::de::{
-    DeserializeOwned, DeserializeSeed, Deserializer, Error, Expected, IntoDeserializer, MapAccess,
-    SeqAccess, Unexpected, Visitor,
+    DeserializeOwned, DeserializeSeed, Deserializer, Error, Expected, IntoDeserializer, MapAccess, SeqAccess,
+    Unexpected, Visitor,
 };
 use serde::forward_to_deserialize_any;
 use serde_json::{Map, Value};
@@ -168,9 +168,7 @@ impl<'de> Deserializer<'de> for Shape {
                 (_, _, value) => visitor.visit_f64(value.unwrap_or(f64::NAN)),
             },
             Value::String(text) => visitor.visit_string(text),
-            Value::Array(items) => {
-                visitor.visit_seq(Items { items: items.into_iter(), next: 0, mode: self.mode })
-            }
+            Value::Array(items) => visitor.visit_seq(Items { items: items.into_iter(), next: 0, mode: self.mode }),
             Value::Object(fields) => visitor.visit_map(Fields::of(fields, self.mode)),
         }
     }
@@ -228,7 +226,9 @@ impl<'de> Deserializer<'de> for Shape {
 fn unknown_field(key: &str, known: &[&str]) -> String {
     let likeness = |name: &&&str| (strsim::jaro_winkler(key, name) * 1000.0) as u32;
     match known.iter().max_by_key(likeness) {
-        Some(name) if likeness(&name) > 850 => format!("there is no such field; did you mean {name}?"),
+        Some(name) if likeness(&name) > 850 => {
+            format!("there is no such field; did you mean {name}?")
+        }
         _ => "there is no such field; remove it".to_owned(),
     }
 }
@@ -243,7 +243,9 @@ impl<'de> SeqAccess<'de> for Items {
     type Error = ShapeError;
 
     fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, ShapeError> {
-        let Some(value) = self.items.next() else { return Ok(None) };
+        let Some(value) = self.items.next() else {
+            return Ok(None);
+        };
         let index = self.next;
         self.next += 1;
         let read = seed.deserialize(Shape { value, mode: self.mode });
@@ -272,7 +274,9 @@ impl<'de> MapAccess<'de> for Fields {
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, ShapeError> {
         self.current = self.fields.next();
-        let Some((key, _)) = &self.current else { return Ok(None) };
+        let Some((key, _)) = &self.current else {
+            return Ok(None);
+        };
         let key: StringDeserializer<ShapeError> = key.clone().into_deserializer();
         seed.deserialize(key).map(Some)
     }
@@ -285,59 +289,4 @@ impl<'de> MapAccess<'de> for Fields {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use model::webhook::WebhookSettings;
-    use serde_json::json;
-
-    fn fault(value: Value) -> String {
-        let fault = read::<WebhookSettings>(value, Mode::Strict, "$").unwrap_err();
-        format!("{}: {}", fault.path, fault.message)
-    }
-
-    fn webhook() -> Value {
-        json!({"name": "n", "channels": ["email"], "url": "https://a.example/", "retry": null, "color": null,
-            "authentication": {"type": "jwt", "algorithm": "ES256", "claims": {"kept": null, "n": 7}}})
-    }
-
-    #[test]
-    fn null_counts_as_omitted_but_not_inside_free_objects() {
-        let settings: WebhookSettings = read(webhook(), Mode::Strict, "$").unwrap();
-        assert_eq!(settings.retry.first_delay_seconds, 5);
-        let claims = settings.authentication.claims.unwrap();
-        assert_eq!(Value::Object(claims), json!({"kept": null, "n": 7}));
-    }
-
-    #[test]
-    fn every_fault_has_its_path_and_repeats_no_value() {
-        let with = |pointer: &str, value: Value| {
-            let mut body = webhook();
-            let (parent, key) = pointer.rsplit_once('/').unwrap();
-            body.pointer_mut(parent).unwrap()[key] = value;
-            fault(body)
-        };
-        assert_eq!(with("/url", json!(null)), "$.url: is required");
-        assert_eq!(with("/maxConcurrency", json!("hunter2")), "$.maxConcurrency: expected a whole number of at least 0, within the range, found a string");
-        assert_eq!(with("/maxConcurrency", json!(-1)), "$.maxConcurrency: expected a whole number of at least 0, within the range");
-        assert_eq!(with("/authentication", json!("hunter2")), "$.authentication: expected an object, found a string");
-        assert_eq!(with("/authentication/algorithm", json!("none")), "$.authentication.algorithm: must be one of HS256, HS384, HS512, RS256, PS256, ES256, EdDSA");
-        assert_eq!(with("/channels", json!(["email", 7])), "$.channels[1]: must be one of email, sms");
-        assert_eq!(with("/headers", json!([{"name": "x"}, {"value": "x"}])), "$.headers[1].name: is required");
-        assert_eq!(with("/timeoutSecond", json!(7)), "$.timeoutSecond: there is no such field; did you mean timeoutSeconds?");
-        assert_eq!(with("/authentication/color", json!(7)), "$.authentication.color: there is no such field; remove it");
-        assert_eq!(fault(json!([])), "$: expected an object, found a list");
-    }
-
-    #[test]
-    fn texts_are_read_as_what_they_mean() {
-        #[derive(serde::Deserialize)]
-        struct Query {
-            limit: Option<u32>,
-            all: Option<bool>,
-        }
-        let query: Query = read(json!({"limit": "7", "all": "true"}), Mode::Texts, "$query").unwrap();
-        assert_eq!((query.limit, query.all), (Some(7), Some(true)));
-        let fault = read::<Query>(json!({"limit": "x"}), Mode::Texts, "$query").err().unwrap();
-        assert_eq!((fault.path.as_str(), fault.message.as_str()), ("$query.limit", "expected a whole number of at least 0"));
-    }
-}
+mod tests;

@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 /// How an execution came in.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Mode {
+pub enum ExecutionMode {
     /// By the unitary call.
     Unitary,
     /// By the high-throughput call.
@@ -37,7 +37,7 @@ pub struct ExecutionRead {
     /// The channel.
     pub channel: Channel,
     /// How it came in.
-    pub mode: Mode,
+    pub mode: ExecutionMode,
     /// What is not handed over by then is not sent any more.
     pub expires_at: Option<Timestamp>,
     /// When it was accepted.
@@ -110,7 +110,7 @@ pub struct DeliverySummary {
     /// Whether it waits for an earlier event of its message.
     pub blocked: bool,
     /// The attempts so far.
-    pub attempts: u32,
+    pub attempt_count: u32,
     /// When it is tried next.
     pub next_attempt_at: Option<Timestamp>,
     /// When it succeeded, was given up or was cancelled.
@@ -162,7 +162,7 @@ pub struct DeliveryDetail {
     #[serde(flatten)]
     pub delivery: DeliveryRead,
     /// Its attempts, the first first.
-    pub attempt_log: Vec<AttemptRead>,
+    pub attempts: Vec<AttemptRead>,
 }
 
 /// One attempt.
@@ -186,8 +186,18 @@ pub struct AttemptRead {
 impl ExecutionRead {
     /// The view as it is read.
     pub fn of(view: ExecutionView) -> Self {
-        let ExecutionFacts { id, request_id, campaign, version, channel, priority, expires_at, created_at, created_by, .. } =
-            (*view.facts).clone();
+        let ExecutionFacts {
+            id,
+            request_id,
+            campaign,
+            version,
+            channel,
+            priority,
+            expires_at,
+            created_at,
+            created_by,
+            ..
+        } = (*view.facts).clone();
         Self {
             execution_id: id,
             request_id,
@@ -195,8 +205,8 @@ impl ExecutionRead {
             campaign_version_id: version,
             channel,
             mode: match priority {
-                Priority::Unitary => Mode::Unitary,
-                Priority::HighThroughput => Mode::HighThroughput,
+                Priority::Unitary => ExecutionMode::Unitary,
+                Priority::HighThroughput => ExecutionMode::HighThroughput,
             },
             expires_at,
             created_at,
@@ -248,7 +258,7 @@ impl DeliverySummary {
             id,
             state: view.state,
             blocked: view.blocked,
-            attempts: view.attempts,
+            attempt_count: view.attempts,
             next_attempt_at: view.next_attempt_at,
             ended_at: view.ended_at,
         }

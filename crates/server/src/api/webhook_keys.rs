@@ -53,7 +53,9 @@ pub async fn align_key_pair(webhook: &mut Webhook, rotation: &Rotation<'_>) -> R
     };
     let given = authentication.private_key.clone();
     let current = current_of(&webhook.keys).filter(|key| key.algorithm == algorithm);
-    let same = |key: &&JwtKey| if given.is_some() { !key.own && key.private_key == given } else { key.own };
+    let same = |key: &&JwtKey| {
+        if given.is_some() { !key.own && key.private_key == given } else { key.own }
+    };
     let kept = current.filter(same);
     if kept.is_some_and(|key| carries(&key.key_id, &base_of(webhook))) {
         return Ok(());
@@ -146,7 +148,9 @@ fn next_key_id(webhook: &Webhook) -> String {
 
 /// Whether `key_id` is `base`, with a number or without.
 fn carries(key_id: &str, base: &str) -> bool {
-    let Some(rest) = key_id.strip_prefix(base) else { return false };
+    let Some(rest) = key_id.strip_prefix(base) else {
+        return false;
+    };
     let number = |rest: &str| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit());
     rest.is_empty() || rest.strip_prefix('-').is_some_and(number)
 }
@@ -168,7 +172,8 @@ mod tests {
     }
 
     fn webhook(authentication: Value) -> Webhook {
-        let settings = json!({"name": "n", "channels": ["email"], "url": "https://a.example/", "authentication": authentication});
+        let settings =
+            json!({"name": "n", "channels": ["email"], "url": "https://a.example/", "authentication": authentication});
         Webhook {
             id: WebhookId(Uuid::nil()),
             ims_org: "a@EsitoOrg".to_owned(),

@@ -1,7 +1,7 @@
 //! What programs look for at fixed places: public keys, the OpenAPI document, health.
 
 use super::Api;
-use super::problem::Problem;
+use super::problem::{Problem, ProblemDocument};
 use super::query::Query;
 use axum::extract::State;
 use axum::response::IntoResponse;
@@ -18,11 +18,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub fn routes() -> OpenApiRouter<Arc<Api>> {
-    OpenApiRouter::new()
-        .routes(routes!(jwks))
-        .routes(routes!(health))
-        .routes(routes!(ready))
-        .routes(routes!(openapi))
+    OpenApiRouter::new().routes(routes!(jwks)).routes(routes!(health)).routes(routes!(ready)).routes(routes!(openapi))
 }
 
 /// Whether the server is up.
@@ -63,7 +59,9 @@ impl Jwks {
 
 /// The public keys that the webhooks' tokens are verified with; former ones too for a while after a rotation.
 #[utoipa::path(get, path = "/.well-known/jwks.json", operation_id = "getJwks", tag = "well-known", params(JwksQuery),
-    security(()), responses((status = 200, body = Jwks, description = "A JSON Web Key Set.")))]
+    security(()), responses(
+    (status = 200, body = Jwks, content_type = "application/jwk-set+json", description = "A JSON Web Key Set."),
+    (status = 503, body = ProblemDocument, content_type = "application/problem+json", description = "The store does not answer.")))]
 async fn jwks(State(api): State<Arc<Api>>, Query(query): Query<JwksQuery>) -> Result<impl IntoResponse, Problem> {
     let now = api.clock.now();
     let cached = api.jwks.get(&(), now).filter(|_| query.webhook_id.is_none());
@@ -96,7 +94,7 @@ async fn health() -> axum::Json<Health> {
 /// Whether the store answers.
 #[utoipa::path(get, path = "/readyz", operation_id = "getReadiness", tag = "well-known", security(()), responses(
     (status = 200, body = Health, description = "It does."),
-    (status = 503, body = super::problem::ProblemDocument, content_type = "application/problem+json", description = "It does not.")))]
+    (status = 503, body = ProblemDocument, content_type = "application/problem+json", description = "It does not.")))]
 async fn ready(State(api): State<Arc<Api>>) -> Result<axum::Json<Health>, Problem> {
     api.store.ping().await?;
     Ok(OK)

@@ -25,9 +25,14 @@ impl ConfigCheck {
             Err(faults) => return Err(faults.into()),
         };
         if self.json {
-            return print_line(&json!({"valid": true, "file": loaded.file, "config": loaded.config.to_json()}).to_string());
+            return print_line(
+                &json!({"valid": true, "file": loaded.file, "config": loaded.config.to_json()}).to_string(),
+            );
         }
         let from = loaded.file.map_or("no file".to_owned(), |file| file.display().to_string());
-        print_line(&format!("# Valid. Read from {from}, the environment and the flags.\n{}", loaded.config.to_toml().trim_end()))
+        print_line(&format!(
+            "# Valid. Read from {from}, the environment and the flags.\n{}",
+            loaded.config.to_toml().trim_end()
+        ))
     }
 }

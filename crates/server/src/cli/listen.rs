@@ -139,7 +139,8 @@ impl Listen {
         let tls = self.tls()?;
         let scheme = if tls.is_some() { "https" } else { "http" };
         let bound = TcpListener::bind(self.listen).await.and_then(|listener| Ok((listener.local_addr()?, listener)));
-        let (address, listener) = bound.map_err(|error| Failure::new(format!("cannot listen on {}: {error}", self.listen)))?;
+        let (address, listener) =
+            bound.map_err(|error| Failure::new(format!("cannot listen on {}: {error}", self.listen)))?;
         let (router, received) = receiver::receiver(checks, self.policy(), Arc::new(SystemClock));
         life.spawn(listener::serve(listener, tls, router, Bounds::default(), life.clone()));
         let url = format!("{scheme}://{address}/");
@@ -150,7 +151,8 @@ impl Listen {
     }
 
     fn secrets(&self) -> Result<Vec<SigningSecret>, Failure> {
-        let read = |text: &String| SigningSecret::parse(text).map_err(|error| Failure::new(format!("--secret: {error}")));
+        let read =
+            |text: &String| SigningSecret::parse(text).map_err(|error| Failure::new(format!("--secret: {error}")));
         self.secret.iter().map(read).collect()
     }
 
@@ -225,7 +227,8 @@ fn describe(event: &Received) -> String {
         Some(false) => "WRONG",
     };
     let status = event.text("/messageDeliveryFeedback/feedbackStatus/value").unwrap_or("?");
-    let recipient = ["email", "Phone"].iter().find_map(|namespace| event.text(&format!("/identityMap/{namespace}/0/id")));
+    let recipient =
+        ["email", "Phone"].iter().find_map(|namespace| event.text(&format!("/identityMap/{namespace}/0/id")));
     let faults: String = event.faults.iter().map(|fault| format!("; {fault}")).collect();
     format!(
         "{} {status:9} {} {} attempt {} signature {} jwt {} -> {}{faults}",

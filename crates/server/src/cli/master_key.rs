@@ -78,7 +78,10 @@ fn read(file: File, path: &Path) -> Result<SecretString, String> {
     let mode = file.metadata().map_err(fault)?.permissions().mode();
     if mode & 0o077 != 0 {
         let path = path.display();
-        return Err(format!("{path} may be read by others than its owner (mode {:03o}): chmod 600 {path}", mode & 0o777));
+        return Err(format!(
+            "{path} may be read by others than its owner (mode {:03o}): chmod 600 {path}",
+            mode & 0o777
+        ));
     }
     let mut text = Zeroizing::new(String::new());
     file.take(MAX_FILE_BYTES).read_to_string(&mut text).map_err(fault)?;
@@ -168,7 +171,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (secrets, database) = (secrets(folder.path()), folder.path().join("esito.db"));
         master_key(&secrets, &database, &SystemEntropy).await.unwrap();
-        std::fs::set_permissions(&secrets.master_key_file, PermissionsExt::from_mode(0o640)).unwrap();
+        let open_to_others = std::fs::Permissions::from_mode(0o640);
+        std::fs::set_permissions(&secrets.master_key_file, open_to_others).unwrap();
         assert!(fault(&secrets, &database).await.contains("(mode 640): chmod 600"));
     }
 
@@ -185,7 +189,8 @@ mod tests {
     async fn a_command_may_print_the_key_and_its_failure_does_not_show_it() {
         let folder = tempfile::tempdir().unwrap();
         let database = folder.path().join("esito.db");
-        let with = |command: &str| Secrets { master_key_command: SecretString::from(command), ..secrets(folder.path()) };
+        let with =
+            |command: &str| Secrets { master_key_command: SecretString::from(command), ..secrets(folder.path()) };
         let key = STANDARD.encode([7; 32]);
         master_key(&with(&format!("echo {key}")), &database, &SystemEntropy).await.unwrap();
         for bad in [format!("echo {key}; exit 3"), format!("echo x{key}"), "true".to_owned()] {

@@ -5,6 +5,7 @@ mod bench;
 mod certificate;
 mod client;
 mod config_check;
+mod demo;
 mod jwks;
 mod listen;
 mod master_key;
@@ -38,6 +39,8 @@ struct Program {
 enum Command {
     /// Serves the API, sends messages and delivers feedback events
     Serve(serve::Serve),
+    /// Shows it all at work on this machine, with nothing configured
+    Demo(demo::Demo),
     /// Receives feedback events to develop against: verifies, prints and answers them
     Listen(listen::Listen),
     /// Runs an execution
@@ -109,6 +112,7 @@ pub type Outcome = Result<(), Failure>;
 pub fn run() -> ExitCode {
     let outcome = match Program::parse().command {
         Command::Serve(command) => on_runtime(command.run()),
+        Command::Demo(command) => on_runtime(command.run()),
         Command::Listen(command) => on_runtime(command.run()),
         Command::Send(command) => on_runtime(command.run()),
         Command::ApiKey(ApiKeyCommand::Create(command)) => on_runtime(command.run()),

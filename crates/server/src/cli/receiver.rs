@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 use lru::LruCache;
-use model::clock::Clock;
+use model::clock::{Clock, Timestamp};
 use model::webhook::JwtAlgorithm;
 use serde::Serialize;
 use serde_json::Value;
@@ -102,6 +102,9 @@ pub struct Received {
     /// Whether it was asked to come again.
     #[serde(skip)]
     pub refused: bool,
+    /// When it came.
+    #[serde(skip)]
+    pub at: Timestamp,
 }
 
 /// What was verified: null where there was nothing to check.
@@ -122,6 +125,11 @@ impl Received {
     /// A text of the event, by its JSON pointer.
     pub fn text(&self, pointer: &str) -> Option<&str> {
         self.body.pointer(pointer).and_then(Value::as_str)
+    }
+
+    /// The address of the event's recipient.
+    pub fn recipient(&self) -> Option<&str> {
+        ["/identityMap/email/0/id", "/identityMap/Phone/0/id"].into_iter().find_map(|pointer| self.text(pointer))
     }
 }
 
@@ -168,17 +176,19 @@ async fn receive(State(receiver): State<Arc<Receiver>>, request: Request) -> Res
 
 impl Receiver {
     async fn examine(&self, headers: &HeaderMap, body: &Bytes) -> Received {
+        let at = self.clock.now();
         let signature = (!self.checks.secrets.is_empty()).then(|| self.signature(headers, body));
         let jwt = match &self.checks.jwt {
             Some(check) => Some(self.token(check, headers).await),
             None => None,
         };
-        let verified = Verified { signature: signature.as_ref().map(Result::is_ok), jwt: jwt.as_ref().map(Result::is_ok) };
+        let verified =
+            Verified { signature: signature.as_ref().map(Result::is_ok), jwt: jwt.as_ref().map(Result::is_ok) };
         let faults = [signature, jwt].into_iter().flatten().filter_map(Result::err).collect();
         let webhook_id = text(headers, "webhook-id").map(str::to_owned);
         let attempt = webhook_id.as_ref().map_or(1, |id| self.count(id));
         let body = serde_json::from_slice(body).unwrap_or_else(|_| String::from_utf8_lossy(body).into());
-        Received { webhook_id, verified, status: 0, attempt, faults, body, refused: false }
+        Received { webhook_id, verified, status: 0, attempt, faults, body, refused: false, at }
     }
 
     fn count(&self, id: &str) -> u32 {
@@ -190,7 +200,8 @@ impl Receiver {
 
     fn signature(&self, headers: &HeaderMap, body: &[u8]) -> Result<(), String> {
         let header = |name| text(headers, name).ok_or_else(|| format!("the header {name} is missing"));
-        let (id, timestamp, signature) = (header("webhook-id")?, header("webhook-timestamp")?, header("webhook-signature")?);
+        let (id, timestamp, signature) =
+            (header("webhook-id")?, header("webhook-timestamp")?, header("webhook-signature")?);
         let now = self.clock.now().seconds();
         let mut result = Err("there is no secret".to_owned());
         for secret in &self.checks.secrets {

@@ -79,7 +79,11 @@ impl Send {
         let request = self.request(&request_id)?;
         let client = HttpClient::new(self.ca_file.as_deref()).map_err(Failure::new)?;
         let answer = client.call(request, LIMIT).await;
-        let unknown = |error| Failure::new(format!("{error}\nnobody knows whether it was accepted; repeat it with --request-id {request_id}"));
+        let unknown = |error| {
+            Failure::new(format!(
+                "{error}\nnobody knows whether it was accepted; repeat it with --request-id {request_id}"
+            ))
+        };
         let answer = answer.map_err(unknown)?;
         let body: Value = serde_json::from_slice(&answer.body).unwrap_or(Value::Null);
         let accepted = answer.status == http::StatusCode::ACCEPTED;
@@ -106,7 +110,8 @@ impl Send {
             .header("x-sandbox-name", &self.sandbox)
             .body(Full::from(body.to_string()));
         // Not the error's text: it may be about the key.
-        request.map_err(|_| Failure::new("the URL, key, organization or sandbox has characters that HTTP does not take"))
+        request
+            .map_err(|_| Failure::new("the URL, key, organization or sandbox has characters that HTTP does not take"))
     }
 
     fn recipient(&self, address: &str) -> Value {
@@ -114,7 +119,8 @@ impl Send {
             true => ("Phone", "mobilePhoneNumber"),
             false => ("email", "emailAddress"),
         };
-        let mut recipient = json!({"type": "external", "userId": address, "namespace": namespace, "channelData": {field: address}});
+        let mut recipient =
+            json!({"type": "external", "userId": address, "namespace": namespace, "channelData": {field: address}});
         if let Some(context) = &self.context {
             recipient["context"] = context.clone();
         }

@@ -111,11 +111,14 @@ impl Server {
     ) -> Result<Self, Failure> {
         // Before the first start, so that a port in use does not cost the only sight of the key.
         let bound = TcpListener::bind(config.listen).await.and_then(|listener| Ok((listener.local_addr()?, listener)));
-        let (address, listener) = bound.map_err(|error| Failure::new(format!("cannot listen on {}: {error}", config.listen)))?;
+        let (address, listener) =
+            bound.map_err(|error| Failure::new(format!("cannot listen on {}: {error}", config.listen)))?;
         let founder = Founder { store: store.clone(), clock: world.clock.clone(), entropy: world.entropy.clone() };
         founder.first_start(show).await?;
         let (router, engine) = wire_up(config, address, store.clone(), world).await?;
-        let router = router.layer(RequestBodyTimeoutLayer::new(BODY_PAUSE)).layer(from_fn_with_state(life.clone(), refuse_when_stopping));
+        let router = router
+            .layer(RequestBodyTimeoutLayer::new(BODY_PAUSE))
+            .layer(from_fn_with_state(life.clone(), refuse_when_stopping));
         life.spawn(listener::serve(listener, None, router, Bounds::default(), life.clone()));
         tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "ready");
         Ok(Self { address, life, store, engine })

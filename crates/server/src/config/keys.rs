@@ -151,7 +151,9 @@ pub(super) const KEYS: &[Key] = &[
     key(
         "egress.extra_ca_file",
         "the path of a PEM file, or \"\"",
-        |config, input| put(&mut config.egress.extra_ca_file, optional(input.text()?, |text| Some(PathBuf::from(text)))),
+        |config, input| {
+            put(&mut config.egress.extra_ca_file, optional(input.text()?, |text| Some(PathBuf::from(text))))
+        },
         |config| json!(config.egress.extra_ca_file.as_deref().map_or(String::new(), |path| path.display().to_string())),
     ),
     key(
@@ -164,7 +166,8 @@ pub(super) const KEYS: &[Key] = &[
         "limits.executions_per_second",
         "a whole number up to 1000000; 0: no limit",
         |config, input| {
-            let number = input.whole().filter(|number| *number <= 1_000_000).and_then(|number| u32::try_from(number).ok());
+            let number =
+                input.whole().filter(|number| *number <= 1_000_000).and_then(|number| u32::try_from(number).ok());
             put(&mut config.limits.executions_per_second, number.map(|number| (number > 0).then_some(number)))
         },
         |config| json!(config.limits.executions_per_second.unwrap_or(0)),
@@ -203,7 +206,8 @@ fn optional<T>(text: &str, read: impl Fn(&str) -> Option<T>) -> Option<Option<T>
 
 fn base_url(text: &str) -> Option<Url> {
     let url = Url::parse(text).ok()?;
-    let plain = url.query().is_none() && url.fragment().is_none() && url.username().is_empty() && url.password().is_none();
+    let plain =
+        url.query().is_none() && url.fragment().is_none() && url.username().is_empty() && url.password().is_none();
     (plain && matches!(url.scheme(), "http" | "https") && url.has_host()).then_some(url)
 }
 

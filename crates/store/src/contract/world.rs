@@ -1,54 +1,29 @@
 //! What the cases have in common: a tenant with all it needs, and short ways to do the usual.
 
+use super::fixtures::{
+    ACME, START, Seeded, all_shards, audit, merge, new_key, new_organization, new_sandbox, page, plain, recipient,
+};
 use super::{Bench, Setup};
 use crate::admin::NewOrganization;
-use crate::lookup::{DeliveryFilter, EventFilter, EventView, ExecutionFilter, MessageFilter, MessageView, Page};
+use crate::lookup::{DeliveryFilter, EventFilter, EventView, ExecutionFilter, MessageFilter, MessageView};
 use crate::work::{
-    Accepted, DueDeliveries, DueMessages, Finish, Finished, Lease, NewExecution, NewRecipient, Record, Recorded, What,
+    Accepted, DueDeliveries, DueMessages, Finish, Finished, Lease, NewExecution, Record, Recorded, What,
 };
-use crate::{Result, Store, StoreError};
+use crate::{Result, Store};
 use model::campaign::{Campaign, CampaignSettings, CampaignStatus, CampaignVersion};
 use model::channel::{ChannelConfiguration, ChannelSettings};
-use model::clock::{Entropy, Timestamp};
+use model::clock::Timestamp;
 use model::delivery::{Attempt, AttemptDecision, AttemptError, AttemptErrorKind, DeliveryState, DueDelivery};
-use model::execution::{Personalization, Priority};
+use model::execution::Priority;
 use model::ids::{
-    ApiKeyId, AuditId, CampaignId, CampaignVersionId, ChannelConfigurationId, ExecutionIds, MessageKey, OwnerId,
-    SHARDS, SandboxId, Shard, WebhookId,
+    CampaignId, CampaignVersionId, ChannelConfigurationId, ExecutionIds, MessageKey, OwnerId, Shard, WebhookId,
 };
-use model::outcome::{Exclusion, Failure, FailureCategory, FailureType, FeedbackStatus, Outcome, Verdict};
-use model::tenancy::{ApiKey, AuditEntry, Organization, Role, Sandbox};
+use model::outcome::{FeedbackStatus, Verdict};
+use model::tenancy::{ApiKey, AuditEntry, Sandbox};
 use model::webhook::{Channel, SandboxRef, Stamps, Webhook, WebhookSettings};
 use serde_json::{Value, json};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-
-/// When every case begins.
-pub const START: Timestamp = Timestamp(1_800_000_000_000);
-
-/// The organization of the cases.
-pub const ACME: &str = "acme@EsitoOrg";
-
-/// The moment so many seconds after [`START`].
-pub fn at(seconds: u64) -> Timestamp {
-    START + Duration::from_secs(seconds)
-}
-
-/// Bytes that look random and are the same in every run (splitmix64).
-#[derive(Debug, Default)]
-pub struct Seeded(AtomicU64);
-
-impl Entropy for Seeded {
-    fn fill(&self, bytes: &mut [u8]) {
-        for chunk in bytes.chunks_mut(8) {
-            let mut x = self.0.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
-            x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            chunk.copy_from_slice(&(x ^ (x >> 31)).to_le_bytes()[..chunk.len()]);
-        }
-    }
-}
 
 /// A store with a tenant: a sandbox, a key, a channel configuration that simulates, a live campaign that enables
 /// webhooks, and an owner of every shard.
@@ -59,6 +34,7 @@ pub struct World {
     pub key: ApiKey,
     pub channel: ChannelConfigurationId,
     pub campaign: CampaignId,
+    pub owner: OwnerId,
     pub lease: Lease,
     ids: Arc<ExecutionIds>,
     entropy: Arc<Seeded>,
@@ -84,6 +60,7 @@ impl World {
             key,
             channel: ChannelConfigurationId::new(START, &*entropy),
             campaign: CampaignId::new(START, &*entropy),
+            owner: OwnerId::new(START, &*entropy),
             lease: Lease { shard: Shard(0), epoch: 0, until: START },
             ids: Arc::new(ExecutionIds::new(1)),
             entropy,
@@ -91,7 +68,7 @@ impl World {
         };
         world.channel = world.add_channel(Channel::Email).await;
         world.campaign = world.add_campaign(json!({})).await;
-        world.lease = world.claim_all(world.new_owner()).await;
+        world.lease = world.claim_all(world.owner).await;
         world
     }
 
@@ -103,7 +80,8 @@ impl World {
     pub async fn reopen_with(mut self, bench: &dyn Bench, setup: Setup) -> Self {
         self.store.close().await;
         self.store = bench.open(setup).await.unwrap();
-        self.lease = self.claim_all(self.new_owner()).await;
+        self.owner = self.new_owner();
+        self.lease = self.claim_all(self.owner).await;
         self
     }
 
@@ -133,16 +111,9 @@ impl World {
         self.store.create_sandbox(other.sandbox.clone(), self.audit("sandbox.create")).await.unwrap();
         other.channel = other.add_channel(Channel::Email).await;
         other.campaign = other.add_campaign(json!({})).await;
-        other.lease = other.claim_all(other.new_owner_of_all().await).await;
+        // The owner of every shard: it only renews.
+        other.lease = other.claim_all(self.owner).await;
         other
-    }
-
-    /// The owner of every shard anew, as after a restart of the owner.
-    async fn new_owner_of_all(&self) -> OwnerId {
-        let owner = self.new_owner();
-        let late = self.lease.until + Duration::from_secs(1);
-        self.store.claim_shards(owner, all_shards(), late, Duration::from_secs(30)).await.unwrap();
-        owner
     }
 
     pub async fn add_key(&self, name: &str, hash: [u8; 32]) -> ApiKey {
@@ -414,107 +385,4 @@ impl World {
         let filter = DeliveryFilter { event: self.events(), state };
         self.store.deliveries(filter, page(100)).await.unwrap().items
     }
-}
-
-/// The first page with so many items.
-pub fn page(limit: usize) -> Page {
-    Page { limit, cursor: None }
-}
-
-pub fn all_shards() -> Vec<Shard> {
-    (0..SHARDS).map(Shard).collect()
-}
-
-pub fn new_organization(id: &str) -> Organization {
-    Organization { id: id.to_owned(), name: id.to_owned(), created_at: START, created_by: "esito".to_owned() }
-}
-
-fn new_sandbox(entropy: &Seeded, name: &str) -> Sandbox {
-    Sandbox {
-        id: SandboxId::new(START, entropy),
-        ims_org: ACME.to_owned(),
-        name: name.to_owned(),
-        created_at: START,
-        created_by: "esito".to_owned(),
-    }
-}
-
-fn new_key(entropy: &Seeded, name: &str) -> ApiKey {
-    ApiKey {
-        id: ApiKeyId::new(START, entropy),
-        ims_org: ACME.to_owned(),
-        role: Role::Sender,
-        name: name.to_owned(),
-        sandboxes: None,
-        expires_at: None,
-        revoked_at: None,
-        created_at: START,
-        created_by: "esito".to_owned(),
-    }
-}
-
-fn audit(entropy: &Seeded, action: &str) -> AuditEntry {
-    AuditEntry {
-        id: AuditId::new(START, entropy),
-        ims_org: ACME.to_owned(),
-        sandbox: None,
-        at: START,
-        actor: "ops".to_owned(),
-        action: action.to_owned(),
-        resource: "r".to_owned(),
-        detail: json!({"name": "n"}),
-    }
-}
-
-/// A recipient by name, with an email address, a number and a one-time code.
-pub fn recipient(name: &str) -> NewRecipient {
-    let raw = |value: Value| Some(serde_json::value::to_raw_value(&value).unwrap());
-    NewRecipient {
-        user_id: format!("u-{name}"),
-        namespace: "ECID".to_owned(),
-        email: Some(format!("{name}@example.com")),
-        phone: Some("+390212345".to_owned()),
-        personalization: Personalization {
-            context: raw(json!({"code": format!("one-time-code-of-{name}")})),
-            profile: raw(json!({"person": format!("profile-of-{name}")})),
-        },
-    }
-}
-
-/// An outcome that came at the moment of its record.
-pub fn plain(verdict: Verdict) -> What {
-    What::Outcome { outcome: Outcome::new(verdict, START), planned: None }
-}
-
-pub fn hard_bounce(category: FailureCategory) -> Verdict {
-    Verdict::Bounce(Failure {
-        category,
-        failure_type: FailureType::Hard,
-        code: "10".to_owned(),
-        reason: "550 5.1.1 no such user".to_owned(),
-    })
-}
-
-pub fn exclusion() -> Exclusion {
-    Exclusion::malformed_email_address("no at sign")
-}
-
-/// The channel's failed try, to be repeated at `at`.
-pub fn retry_at(at: Timestamp) -> What {
-    What::Retry { at, delay: Outcome::new(Verdict::Delay, START) }
-}
-
-pub fn is_not_found<T>(result: Result<T>) -> bool {
-    matches!(result, Err(StoreError::NotFound(_)))
-}
-
-pub fn is_changed<T>(result: Result<T>) -> bool {
-    matches!(result, Err(StoreError::Changed))
-}
-
-fn merge(settings: &mut Value, changes: Value) {
-    let (Value::Object(settings), Value::Object(changes)) = (settings, changes) else {
-        panic!("settings are objects");
-    };
-    settings.extend(changes);
 }

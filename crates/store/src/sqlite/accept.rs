@@ -53,8 +53,9 @@ fn days(tx: &mut Tx<'_>) -> Result<Vec<i64>> {
     if let Some(days) = &tx.state.memory.days {
         return Ok(days.clone());
     }
-    let mut query =
-        tx.connection.prepare("SELECT substr(name, 9) FROM sqlite_schema WHERE type = 'table' AND name GLOB 'request_[0-9]*'")?;
+    let mut query = tx
+        .connection
+        .prepare("SELECT substr(name, 9) FROM sqlite_schema WHERE type = 'table' AND name GLOB 'request_[0-9]*'")?;
     let names = query.query_map([], |row| row.get::<_, String>(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
     let mut days: Vec<i64> = names.iter().filter_map(|name| name.parse().ok()).collect();
     days.sort_unstable_by(|a, b| b.cmp(a));
@@ -65,8 +66,11 @@ fn days(tx: &mut Tx<'_>) -> Result<Vec<i64>> {
 /// The execution that used this requestId, with the digest of its body.
 fn find_request(tx: &mut Tx<'_>, key: &[u8; 16]) -> Result<Option<(ExecutionId, [u8; 16])>> {
     for day in days(tx)? {
-        let mut query = tx.connection.prepare_cached(&format!("SELECT exec, body FROM request_{day} WHERE key = ?1"))?;
-        let found = query.query_row([key.as_slice()], |row| Ok((super::rows::execution_id(row, 0)?, row.get(1)?))).optional()?;
+        let mut query =
+            tx.connection.prepare_cached(&format!("SELECT exec, body FROM request_{day} WHERE key = ?1"))?;
+        let found = query
+            .query_row([key.as_slice()], |row| Ok((super::rows::execution_id(row, 0)?, row.get(1)?)))
+            .optional()?;
         if found.is_some() {
             return Ok(found);
         }
@@ -133,7 +137,8 @@ fn campaign(tx: &mut Tx<'_>, sbx: i64, id: CampaignId) -> Result<Option<Campaign
         return Ok(Some(known.clone()));
     }
     let mut query = tx.connection.prepare_cached("SELECT status, live FROM campaign WHERE id = ?1 AND sbx = ?2")?;
-    let found = query.query_row(params![id.bytes(), sbx], |row| Ok((row.get::<_, String>(0)?, row.get(1)?))).optional()?;
+    let found =
+        query.query_row(params![id.bytes(), sbx], |row| Ok((row.get::<_, String>(0)?, row.get(1)?))).optional()?;
     let Some((status, live)) = found else { return Ok(None) };
     let status = super::admin::campaign_status(&status)?;
     let facts = CampaignFacts { status, live };

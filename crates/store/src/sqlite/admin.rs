@@ -29,7 +29,8 @@ fn page<T>(
 ) -> Result<Listed<T>> {
     let (than, order) = if descending { ("<", "DESC") } else { (">", "") };
     let after = page.cursor.as_deref().map(cursor_bytes).transpose()?;
-    let bound = if after.is_some() { format!(" AND CAST({key} AS BLOB) {than} ?{}", values.len() + 1) } else { String::new() };
+    let bound =
+        if after.is_some() { format!(" AND CAST({key} AS BLOB) {than} ?{}", values.len() + 1) } else { String::new() };
     let limit = page.limit + 1;
     let mut query = connection.prepare(&format!("{sql}{bound} ORDER BY CAST({key} AS BLOB) {order} LIMIT {limit}"))?;
     let mut all: Vec<&dyn ToSql> = values.to_vec();
@@ -295,7 +296,12 @@ fn seal_webhook(master: &MasterKey, webhook: &mut Webhook) -> Result<Option<Vec<
     master.seal(webhook.id.bytes(), &secrets)
 }
 
-pub(super) fn webhook(connection: &Connection, master: &MasterKey, sandbox: SandboxId, id: WebhookId) -> Result<Webhook> {
+pub(super) fn webhook(
+    connection: &Connection,
+    master: &MasterKey,
+    sandbox: SandboxId,
+    id: WebhookId,
+) -> Result<Webhook> {
     let mut query = connection.prepare_cached(&format!("{WEBHOOK} AND w.id = ?1 AND s.id = ?2"))?;
     let mut rows = query.query([id.bytes(), sandbox.bytes()])?;
     let row = rows.next()?.ok_or(StoreError::NotFound("feedback webhook"))?;
@@ -353,7 +359,12 @@ pub(super) fn store_control(tx: &mut Tx<'_>, sbx: i64, webhook: Webhook) -> Resu
     Ok(())
 }
 
-pub(super) fn create_webhook(tx: &mut Tx<'_>, master: &MasterKey, mut webhook: Webhook, entry: &AuditEntry) -> Result<()> {
+pub(super) fn create_webhook(
+    tx: &mut Tx<'_>,
+    master: &MasterKey,
+    mut webhook: Webhook,
+    entry: &AuditEntry,
+) -> Result<()> {
     let facts = Arc::clone(&tx.state.facts);
     let sbx = facts.sandbox(tx.connection, webhook.sandbox.id)?.sbx;
     let mut first = tx.connection.prepare_cached("SELECT id, name FROM webhook WHERE sbx = ?1")?;
@@ -383,7 +394,12 @@ pub(super) fn create_webhook(tx: &mut Tx<'_>, master: &MasterKey, mut webhook: W
     audit(tx, entry)
 }
 
-pub(super) fn update_webhook(tx: &mut Tx<'_>, master: &MasterKey, mut webhook: Webhook, entry: &AuditEntry) -> Result<()> {
+pub(super) fn update_webhook(
+    tx: &mut Tx<'_>,
+    master: &MasterKey,
+    mut webhook: Webhook,
+    entry: &AuditEntry,
+) -> Result<()> {
     let facts = Arc::clone(&tx.state.facts);
     let sandbox = facts.sandbox(tx.connection, webhook.sandbox.id)?;
     // What attempts have noted since the caller read it must not be undone by the caller's older copy.

@@ -72,7 +72,8 @@ pub(super) fn webhooks_with_due(connection: &Connection, facts: &Facts) -> Resul
 
 pub(super) fn channels_with_due(connection: &Connection, facts: &Facts) -> Result<Vec<Due<ChannelConfigurationId>>> {
     let mut query = connection.prepare_cached("SELECT q, sbx FROM channel_configuration")?;
-    let all = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<rusqlite::Result<Vec<(i64, i64)>>>()?;
+    let all =
+        query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<rusqlite::Result<Vec<(i64, i64)>>>()?;
     let mut found = Vec::new();
     for (q, sbx) in all {
         if let Some(at) = first_message_after(connection, q, i64::MIN)? {
@@ -104,7 +105,8 @@ pub(super) fn due_messages(
     limit: usize,
 ) -> Result<DueMessages> {
     let mut find = connection.prepare_cached("SELECT q, sbx FROM channel_configuration WHERE id = ?1")?;
-    let found: Option<(i64, i64)> = find.query_row([channel.bytes()], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+    let found: Option<(i64, i64)> =
+        find.query_row([channel.bytes()], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
     let Some((q, sbx)) = found else { return Ok(DueMessages::default()) };
     let mut query = connection.prepare_cached(&format!(
         "SELECT {MESSAGE_COLUMNS}, m.personal FROM message m INDEXED BY message_due \
@@ -120,8 +122,7 @@ pub(super) fn due_messages(
             messages.push(message.into_due(execution, personal.as_deref())?);
         }
     }
-    let next_at =
-        if messages.len() == limit { Some(now) } else { first_message_after(connection, q, now.millis())? };
+    let next_at = if messages.len() == limit { Some(now) } else { first_message_after(connection, q, now.millis())? };
     Ok(DueMessages { messages, next_at })
 }
 

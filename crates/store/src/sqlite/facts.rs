@@ -143,9 +143,8 @@ impl Facts {
     pub fn key(&self, connection: &Connection, k: i64) -> Result<Arc<KeyFacts>> {
         self.keys.get_or(k, || {
             let mut query = connection.prepare_cached("SELECT id, name FROM api_key WHERE k = ?1")?;
-            Ok(query.query_row([k], |row| {
-                Ok(KeyFacts { id: id_from(row, 0, ApiKeyId::from_bytes)?, name: row.get(1)? })
-            })?)
+            Ok(query
+                .query_row([k], |row| Ok(KeyFacts { id: id_from(row, 0, ApiKeyId::from_bytes)?, name: row.get(1)? }))?)
         })
     }
 

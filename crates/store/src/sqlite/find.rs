@@ -16,7 +16,6 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, params_from_iter};
 
 /// A `WHERE` clause with its values.
-#[derive(Default)]
 struct Conditions {
     sql: String,
     values: Vec<Value>,
@@ -24,10 +23,7 @@ struct Conditions {
 
 impl Conditions {
     fn new(sbx: i64, column: &str) -> Self {
-        let mut conditions = Self::default();
-        conditions.sql = format!("{column} = ?1");
-        conditions.values.push(Value::Integer(sbx));
-        conditions
+        Self { sql: format!("{column} = ?1"), values: vec![Value::Integer(sbx)] }
     }
 
     /// Adds a condition with `?` for its value, which may stand more than once.

@@ -24,8 +24,8 @@ use crate::lookup::{
     MessageView, Page,
 };
 use crate::work::{
-    AcceptError, Accepted, Due, DueDeliveries, DueMessages, Finish, Finished, Lease, LiveVersion, NewExecution,
-    Record, Recorded,
+    AcceptError, Accepted, Due, DueDeliveries, DueMessages, Finish, Finished, Lease, LiveVersion, NewExecution, Record,
+    Recorded,
 };
 use crate::{Result, Store, StoreError};
 use async_trait::async_trait;
@@ -182,15 +182,24 @@ impl SqliteStore {
         writer.as_ref().map(Writer::entrance).ok_or_else(|| unavailable("the store is closed"))
     }
 
-    async fn write<T: Send + 'static>(&self, work: impl FnOnce(&mut Tx<'_>) -> Result<T> + Send + 'static) -> Result<T> {
+    async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Tx<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         self.writer()?.once(work).await
     }
 
-    async fn read<T: Send + 'static>(&self, lookup: impl FnOnce(&Connection) -> Result<T> + Send + 'static) -> Result<T> {
+    async fn read<T: Send + 'static>(
+        &self,
+        lookup: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         self.readers.read(lookup).await
     }
 
-    async fn find<T: Send + 'static>(&self, lookup: impl FnOnce(Finder<'_>) -> Result<T> + Send + 'static) -> Result<T> {
+    async fn find<T: Send + 'static>(
+        &self,
+        lookup: impl FnOnce(Finder<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         let facts = Arc::clone(&self.facts);
         self.readers.read(move |connection| lookup(Finder { connection, facts: &facts })).await
     }
@@ -250,7 +259,13 @@ fn start_checkpoints(file: &Path, log_is_long: Arc<AtomicBool>) -> Result<Checkp
 
 #[async_trait]
 impl Store for SqliteStore {
-    async fn claim_shards(&self, owner: OwnerId, wanted: Vec<Shard>, now: Timestamp, lease: Duration) -> Result<Vec<Lease>> {
+    async fn claim_shards(
+        &self,
+        owner: OwnerId,
+        wanted: Vec<Shard>,
+        now: Timestamp,
+        lease: Duration,
+    ) -> Result<Vec<Lease>> {
         self.write(move |tx| shards::claim(tx, owner, &wanted, now, lease)).await
     }
 
@@ -338,7 +353,13 @@ impl Store for SqliteStore {
         self.find(move |finder| finder.attempts(sandbox, id)).await
     }
 
-    async fn retry_delivery(&self, sandbox: SandboxId, id: EventId, now: Timestamp, audit: AuditEntry) -> Result<EventView> {
+    async fn retry_delivery(
+        &self,
+        sandbox: SandboxId,
+        id: EventId,
+        now: Timestamp,
+        audit: AuditEntry,
+    ) -> Result<EventView> {
         self.write(move |tx| {
             deliver::retry(tx, sandbox, id, now)?;
             admin::audit_only(tx, &audit)
@@ -347,7 +368,13 @@ impl Store for SqliteStore {
         self.event(sandbox, id).await
     }
 
-    async fn cancel_delivery(&self, sandbox: SandboxId, id: EventId, now: Timestamp, audit: AuditEntry) -> Result<EventView> {
+    async fn cancel_delivery(
+        &self,
+        sandbox: SandboxId,
+        id: EventId,
+        now: Timestamp,
+        audit: AuditEntry,
+    ) -> Result<EventView> {
         self.write(move |tx| {
             deliver::cancel(tx, sandbox, id, now)?;
             admin::audit_only(tx, &audit)

@@ -38,8 +38,7 @@ pub(super) fn hand_over(tx: &mut Tx<'_>, lease: Lease, sandbox: SandboxId, key: 
         "UPDATE message SET state = ?4 WHERE sbx = ?1 AND exec = ?2 AND ord = ?3 AND state IN (?5, ?4)",
     )?;
     let (handing_over, queued) = (MessageState::HandingOver.code(), MessageState::Queued.code());
-    let changed =
-        update.execute(params![sandbox.sbx, key.execution.number(), key.ordinal, handing_over, queued])?;
+    let changed = update.execute(params![sandbox.sbx, key.execution.number(), key.ordinal, handing_over, queued])?;
     Ok(changed == 1)
 }
 
@@ -152,7 +151,8 @@ impl<'a> Change<'a> {
         let first_due = wanted.as_ref().map(|webhook| webhook.active_time(self.now));
         insert_event(tx, self.sandbox.sbx, sequence, self.row.last_event, &event, delivery, first_due)?;
         if let Some(before) = open_before {
-            let mut follow = tx.connection.prepare_cached("UPDATE event SET followed = 1 WHERE sbx = ?1 AND seq = ?2")?;
+            let mut follow =
+                tx.connection.prepare_cached("UPDATE event SET followed = 1 WHERE sbx = ?1 AND seq = ?2")?;
             follow.execute((self.sandbox.sbx, before))?;
         }
         if let (StoredDelivery::Pending, Some(first_due)) = (delivery, first_due) {

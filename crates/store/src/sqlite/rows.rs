@@ -41,7 +41,8 @@ pub(super) fn id_from<Id>(row: &Row<'_>, column: usize, read: fn(&[u8]) -> Optio
 /// A value kept as JSON.
 pub(super) fn json_from<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {
     let text = row.get_ref(column)?.as_str().map_err(|_| unreadable(column, "not text"))?;
-    serde_json::from_str(text).map_err(|error| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error)))
+    serde_json::from_str(text)
+        .map_err(|error| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error)))
 }
 
 /// A value to be kept as JSON.
@@ -128,10 +129,8 @@ impl MessageRow {
 
     /// The message as work; `personal` is its stored JSON.
     pub fn into_due(self, execution: Arc<ExecutionFacts>, personal: Option<&[u8]>) -> Result<DueMessage> {
-        let personalization: Option<Personalization> = personal
-            .map(serde_json::from_slice)
-            .transpose()
-            .map_err(|error| StoreError::Corrupt(error.to_string()))?;
+        let personalization: Option<Personalization> =
+            personal.map(serde_json::from_slice).transpose().map_err(|error| StoreError::Corrupt(error.to_string()))?;
         Ok(DueMessage {
             key: self.key,
             execution,
@@ -172,7 +171,8 @@ pub(super) struct EventRow {
 impl EventRow {
     pub fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         let message = MessageKey { execution: execution_id(row, 1)?, ordinal: row.get(2)? };
-        let delivery = StoredDelivery::from_code(row.get(15)?).ok_or_else(|| unreadable(15, "not a delivery's state"))?;
+        let delivery =
+            StoredDelivery::from_code(row.get(15)?).ok_or_else(|| unreadable(15, "not a delivery's state"))?;
         Ok(Self {
             sequence: row.get(0)?,
             key: EventKey { message, number: row.get(3)? },
@@ -197,8 +197,8 @@ impl EventRow {
     }
 
     pub fn find(connection: &Connection, sbx: i64, sequence: i64) -> Result<Option<Self>> {
-        let mut query =
-            connection.prepare_cached(&format!("SELECT {EVENT_COLUMNS} FROM event v WHERE v.sbx = ?1 AND v.seq = ?2"))?;
+        let mut query = connection
+            .prepare_cached(&format!("SELECT {EVENT_COLUMNS} FROM event v WHERE v.sbx = ?1 AND v.seq = ?2"))?;
         Ok(query.query_row((sbx, sequence), Self::read).optional()?)
     }
 

@@ -27,7 +27,13 @@ pub(super) fn epochs(connection: &Connection, epochs: &mut [u64]) -> Result<()> 
     Ok(())
 }
 
-pub(super) fn claim(tx: &mut Tx<'_>, owner: OwnerId, wanted: &[Shard], now: Timestamp, lease: Duration) -> Result<Vec<Lease>> {
+pub(super) fn claim(
+    tx: &mut Tx<'_>,
+    owner: OwnerId,
+    wanted: &[Shard],
+    now: Timestamp,
+    lease: Duration,
+) -> Result<Vec<Lease>> {
     let until = now + lease;
     for shard in wanted {
         take(tx, owner, *shard, now, until)?;

@@ -95,10 +95,10 @@ impl Tx<'_> {
     }
 }
 
-/// Something to do in a transaction. `settle` tells its caller once the commit is decided.
+/// Something to do in a transaction. `settle` tells its caller once the commit is decided, and why it failed if it did.
 trait Job: Send {
     fn run(&mut self, tx: &mut Tx<'_>);
-    fn settle(self: Box<Self>, commit: std::result::Result<(), &str>);
+    fn settle(self: Box<Self>, failure: Option<&str>);
 }
 
 struct Units<I, T, F> {
@@ -116,10 +116,10 @@ impl<I: Send, T: Send, F: FnMut(&mut Tx<'_>, I) -> Result<T> + Send> Job for Uni
         }
     }
 
-    fn settle(self: Box<Self>, commit: std::result::Result<(), &str>) {
-        let results = match commit {
-            Ok(()) => self.results,
-            Err(why) => self.results.iter().map(|_| Err(StoreError::Unavailable(why.to_owned()))).collect(),
+    fn settle(self: Box<Self>, failure: Option<&str>) {
+        let results = match failure {
+            None => self.results,
+            Some(why) => self.results.iter().map(|_| Err(StoreError::Unavailable(why.to_owned()))).collect(),
         };
         // A caller that went away does not care; what was committed stays.
         let _ = self.reply.send(results);
@@ -241,9 +241,9 @@ fn commit(connection: &Connection, state: &mut State, batch: &mut Vec<Box<dyn Jo
             tracing::error!(%error, "the epochs could not be read: no lease holds until the shards are claimed anew");
         }
     }
-    let told = outcome.as_ref().map(|()| ()).map_err(ToString::to_string);
+    let failure = outcome.err().map(|error| error.to_string());
     for job in batch.drain(..) {
-        job.settle(told.as_ref().map(|()| ()).map_err(String::as_str));
+        job.settle(failure.as_deref());
     }
 }
 

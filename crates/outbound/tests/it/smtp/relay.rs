@@ -28,12 +28,16 @@ pub enum Answer {
 pub struct Script {
     pub tls: SmtpTls,
     pub extensions: Vec<&'static str>,
-    answers: HashMap<&'static str, VecDeque<Answer>>,
+    pub answers: HashMap<&'static str, VecDeque<Answer>>,
 }
 
 impl Script {
     pub fn plain() -> Self {
-        Self { tls: SmtpTls::None, extensions: vec!["PIPELINING", "SIZE 10000000", "DSN", "8BITMIME"], ..Self::default() }
+        Self {
+            tls: SmtpTls::None,
+            extensions: vec!["PIPELINING", "SIZE 10000000", "DSN", "8BITMIME"],
+            ..Self::default()
+        }
     }
 
     /// The answer at the next occurrence of a point; after the last one the usual answer comes.
@@ -61,7 +65,10 @@ pub struct Seen {
 
 impl Seen {
     pub fn count(&self, verb: &str) -> usize {
-        self.commands.iter().filter(|command| command.starts_with(verb)).count()
+        self.commands
+            .iter()
+            .filter(|command| command.starts_with(verb))
+            .count()
     }
 }
 
@@ -82,18 +89,33 @@ struct Shared {
 impl Relay {
     pub async fn start(script: Script) -> Self {
         let names = vec!["127.0.0.1".to_owned()];
-        let rcgen::CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed(names).unwrap();
+        let rcgen::CertifiedKey { cert, signing_key } =
+            rcgen::generate_simple_self_signed(names).unwrap();
         let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-        let config = config.with_no_client_auth().with_single_cert(vec![cert.der().clone()], key).unwrap();
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap();
+        let config = config
+            .with_no_client_auth()
+            .with_single_cert(vec![cert.der().clone()], key)
+            .unwrap();
         let tls = TlsAcceptor::from(Arc::new(config));
-        let shared = Arc::new(Shared { script: Mutex::new(script), seen: Mutex::default(), tls });
+        let shared = Arc::new(Shared {
+            script: Mutex::new(script),
+            seen: Mutex::default(),
+            tls,
+        });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(listener, shared.clone()));
-        Self { address, certificate: cert.der().clone(), shared, _tasks: tasks }
+        Self {
+            address,
+            certificate: cert.der().clone(),
+            shared,
+            _tasks: tasks,
+        }
     }
 
     pub fn seen<T>(&self, look: impl FnOnce(&Seen) -> T) -> T {
@@ -125,7 +147,9 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 async fn serve(stream: TcpStream, shared: &Shared) {
     let tls = shared.script.lock().unwrap().tls;
     if tls == SmtpTls::Implicit {
-        let Ok(stream) = shared.tls.accept(stream).await else { return };
+        let Ok(stream) = shared.tls.accept(stream).await else {
+            return;
+        };
         Session::new(stream, shared).greet_and_converse().await;
         return;
     }
@@ -133,7 +157,9 @@ async fn serve(stream: TcpStream, shared: &Shared) {
     if !session.greet_and_converse().await {
         return;
     }
-    let Ok(stream) = shared.tls.accept(session.stream.into_inner()).await else { return };
+    let Ok(stream) = shared.tls.accept(session.stream.into_inner()).await else {
+        return;
+    };
     Session::new(stream, shared).converse().await;
 }
 
@@ -144,7 +170,10 @@ struct Session<'a, S> {
 
 impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
     fn new(stream: S, shared: &'a Shared) -> Self {
-        Self { stream: BufReader::new(stream), shared }
+        Self {
+            stream: BufReader::new(stream),
+            shared,
+        }
     }
 
     async fn greet_and_converse(&mut self) -> bool {
@@ -154,17 +183,21 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
     /// Whether STARTTLS was said and allowed; false when the connection is over.
     async fn converse(&mut self) -> bool {
         loop {
-            let Some(line) = self.line().await else { return false };
+            let Some(line) = self.line().await else {
+                return false;
+            };
             self.shared.seen.lock().unwrap().commands.push(line.clone());
-            let verb = line.split(' ').next().unwrap_or_default().to_ascii_uppercase();
+            let verb = line
+                .split(' ')
+                .next()
+                .unwrap_or_default()
+                .to_ascii_uppercase();
             let goes_on = match verb.as_str() {
                 "EHLO" => self.ehlo().await,
-                "STARTTLS" => {
-                    if self.answer("STARTTLS", "220 go ahead").await {
-                        return true;
-                    }
-                    false
-                }
+                "STARTTLS" => match self.next("STARTTLS") {
+                    Some(answer) => self.give(answer).await,
+                    None => return self.say("220 go ahead").await,
+                },
                 "AUTH" => self.auth(&line).await,
                 "MAIL" => self.answer("MAIL", "250 2.1.0 ok").await,
                 "RCPT" => self.answer("RCPT", "250 2.1.5 ok").await,
@@ -187,7 +220,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
         let mut lines = vec!["relay.test"];
         lines.extend(extensions);
         let (last, others) = lines.split_last().unwrap();
-        let text: String = others.iter().map(|line| format!("250-{line}\r\n")).collect();
+        let text: String = others
+            .iter()
+            .map(|line| format!("250-{line}\r\n"))
+            .collect();
         self.answer("EHLO", &format!("{text}250 {last}")).await
     }
 
@@ -197,32 +233,46 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             "AUTH PLAIN AHVzZXIAc2VjcmV0" => true,
             "AUTH LOGIN" => {
                 let mut right = true;
-                for (challenge, expected) in [("334 VXNlcm5hbWU6", "dXNlcg=="), ("334 UGFzc3dvcmQ6", "c2VjcmV0")] {
+                for (challenge, expected) in [
+                    ("334 VXNlcm5hbWU6", "dXNlcg=="),
+                    ("334 UGFzc3dvcmQ6", "c2VjcmV0"),
+                ] {
                     if !self.say(challenge).await {
                         return false;
                     }
-                    let Some(line) = self.line().await else { return false };
+                    let Some(line) = self.line().await else {
+                        return false;
+                    };
                     right &= line == expected;
                 }
                 right
             }
             _ => false,
         };
-        self.say(if right { "235 2.7.0 welcome" } else { "535 5.7.8 authentication failed" }).await
+        self.say(if right {
+            "235 2.7.0 welcome"
+        } else {
+            "535 5.7.8 authentication failed"
+        })
+        .await
     }
 
     async fn data(&mut self) -> bool {
-        if !self.answer("DATA", "354 go on").await {
-            return false;
+        if let Some(answer) = self.next("DATA") {
+            return self.give(answer).await;
         }
-        if !self.said_354() {
-            return true;
+        if !self.say("354 go on").await {
+            return false;
         }
         let mut message = String::new();
         loop {
-            let Some(line) = self.line().await else { return false };
-            if message.is_empty() && self.is_closed_at("BODY") {
+            let Some(line) = self.line().await else {
                 return false;
+            };
+            if message.is_empty()
+                && let Some(answer) = self.next("BODY")
+            {
+                return self.give(answer).await;
             }
             if line == "." {
                 break;
@@ -234,35 +284,44 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
         self.answer("END", "250 2.0.0 queued").await
     }
 
-    fn said_354(&self) -> bool {
-        self.shared.seen.lock().unwrap().commands.last().is_some_and(|last| last == "354")
+    /// The scripted answer at a point, used up by this.
+    fn next(&self, point: &'static str) -> Option<Answer> {
+        self.shared
+            .script
+            .lock()
+            .unwrap()
+            .answers
+            .get_mut(point)
+            .and_then(VecDeque::pop_front)
     }
 
-    fn is_closed_at(&self, point: &'static str) -> bool {
-        let mut script = self.shared.script.lock().unwrap();
-        script.answers.get_mut(point).and_then(VecDeque::pop_front).is_some()
-    }
-
-    /// Gives the scripted answer or the usual one; false when the connection is to be closed.
-    async fn answer(&mut self, point: &'static str, usual: &str) -> bool {
-        let scripted = self.shared.script.lock().unwrap().answers.get_mut(point).and_then(VecDeque::pop_front);
-        if point == "DATA" && scripted.is_none() {
-            self.shared.seen.lock().unwrap().commands.push("354".to_owned());
-        }
-        match scripted {
-            None => self.say(usual).await,
-            Some(Answer::Say(text)) => self.say(text).await,
-            Some(Answer::SayAndClose(text)) => {
+    /// False when the connection is to be closed.
+    async fn give(&mut self, answer: Answer) -> bool {
+        match answer {
+            Answer::Say(text) => self.say(text).await,
+            Answer::SayAndClose(text) => {
                 self.say(text).await;
                 false
             }
-            Some(Answer::Close) => false,
+            Answer::Close => false,
+        }
+    }
+
+    /// Gives the scripted answer or the usual one.
+    async fn answer(&mut self, point: &'static str, usual: &str) -> bool {
+        match self.next(point) {
+            Some(answer) => self.give(answer).await,
+            None => self.say(usual).await,
         }
     }
 
     async fn say(&mut self, text: &str) -> bool {
         let stream = self.stream.get_mut();
-        stream.write_all(format!("{text}\r\n").as_bytes()).await.is_ok() && stream.flush().await.is_ok()
+        stream
+            .write_all(format!("{text}\r\n").as_bytes())
+            .await
+            .is_ok()
+            && stream.flush().await.is_ok()
     }
 
     async fn line(&mut self) -> Option<String> {

@@ -94,6 +94,8 @@ async fn converse(socket: TcpStream, shared: &Shared, told: &watch::Sender<usize
             "DATA" => {
                 stream.write_all(b"354 go ahead\r\n").await?;
                 let data = read_data(&mut stream).await?;
+                // A relay that writes to disk takes a while to say so.
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
                 shared.mails.lock().unwrap().push(Mail { from: from.clone(), to: to.clone(), data });
                 told.send_modify(|count| *count += 1);
                 "250 2.0.0 queued\r\n".to_owned()

@@ -1,5 +1,4 @@
 -- Ids are 16-byte UUIDs at the edges and small integers inside (sbx, q, ver, k), to keep the hot rows short.
--- The small integers are remembered, so none is ever given twice (AUTOINCREMENT).
 -- Times are milliseconds since the Unix epoch. State codes are those of the model and never change.
 
 CREATE TABLE organization (
@@ -10,7 +9,7 @@ CREATE TABLE organization (
 ) WITHOUT ROWID;
 
 CREATE TABLE sandbox (
-  sbx INTEGER PRIMARY KEY AUTOINCREMENT,
+  sbx INTEGER PRIMARY KEY,
   id BLOB NOT NULL UNIQUE,
   org TEXT NOT NULL REFERENCES organization (id),
   name TEXT NOT NULL,
@@ -20,7 +19,7 @@ CREATE TABLE sandbox (
 );
 
 CREATE TABLE api_key (
-  k INTEGER PRIMARY KEY AUTOINCREMENT,
+  k INTEGER PRIMARY KEY,
   id BLOB NOT NULL UNIQUE,
   org TEXT NOT NULL REFERENCES organization (id),
   role TEXT NOT NULL,
@@ -66,6 +65,7 @@ CREATE TABLE webhook (
   deleting INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 
+-- Deleted ones leave their q unused (AUTOINCREMENT), because q is remembered.
 CREATE TABLE channel_configuration (
   q INTEGER PRIMARY KEY AUTOINCREMENT,
   id BLOB NOT NULL UNIQUE,
@@ -90,7 +90,7 @@ CREATE TABLE campaign (
 CREATE INDEX campaign_of ON campaign (sbx, id);
 
 CREATE TABLE campaign_version (
-  ver INTEGER PRIMARY KEY AUTOINCREMENT,
+  ver INTEGER PRIMARY KEY,
   id BLOB NOT NULL UNIQUE,
   campaign BLOB NOT NULL,
   sbx INTEGER NOT NULL,
@@ -168,7 +168,8 @@ CREATE TABLE event (
   PRIMARY KEY (sbx, seq)
 ) WITHOUT ROWID;
 CREATE INDEX event_due ON event (sbx, due_at, seq) WHERE delivery = 1;
-CREATE INDEX event_ended ON event (sbx, delivery, seq) WHERE delivery IN (2, 4, 5);
+-- SQLite sees that one of the states implies the condition only where it is written with OR.
+CREATE INDEX event_ended ON event (sbx, delivery, seq) WHERE delivery = 2 OR delivery = 4 OR delivery = 5;
 
 CREATE TABLE attempt (
   sbx INTEGER NOT NULL,
