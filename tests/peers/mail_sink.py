@@ -8,17 +8,16 @@ Recipients that match the pattern are refused at RCPT. What is read of the mail 
 with its default policy; `defects` names all that it found wrong in any part or header.
 """
 
+import asyncio
 import email
 import email.policy
 import json
 import re
 import sys
-import threading
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any, Iterator
 
-from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
 
@@ -93,18 +92,17 @@ class Sink:
         return "250 2.0.0 taken"
 
 
+async def serve(sink: Sink) -> None:
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: SMTP(sink, hostname="sink.test"), "127.0.0.1", 0)
+    print(json.dumps({"port": server.sockets[0].getsockname()[1]}), flush=True)
+    await server.serve_forever()
+
+
 def main() -> None:
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
-    sink = Sink(folder, sys.argv[2] if len(sys.argv) > 2 else None)
-    # The controller connects to its own port to see whether it is up, so it cannot be told port 0 with a fixed port
-    # in mind: it is asked afterwards which one it got.
-    controller = Controller(sink, hostname="127.0.0.1", port=0, ready_timeout=30)
-    controller._trigger_server = lambda: None  # type: ignore[method-assign]
-    controller.start()
-    assert controller.server is not None
-    print(json.dumps({"port": controller.server.sockets[0].getsockname()[1]}), flush=True)
-    threading.Event().wait()
+    asyncio.run(serve(Sink(folder, sys.argv[2] if len(sys.argv) > 2 else None)))
 
 
 if __name__ == "__main__":

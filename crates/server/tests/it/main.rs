@@ -1,10 +1,18 @@
 //! The program as others see it: its commands, its API, what it sends.
 
 #[cfg(test)]
+mod bad_input;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
+mod demo;
+#[cfg(test)]
+mod house;
 mod kill;
 #[cfg(test)]
 mod main_path;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+#[cfg(feature = "peers")]
+mod peers;

@@ -111,6 +111,7 @@ macro_rules! contract_suite {
                 a_later_event_waits_until_the_one_before_has_ended,
                 an_event_nobody_wants_holds_up_nothing,
                 a_retry_by_hand_waits_for_the_event_under_way,
+                a_cancelled_event_lets_only_what_is_free_go,
                 any_interleaving_keeps_the_order;
             feed:
                 the_feed_has_no_gaps_under_concurrent_writers,

@@ -71,6 +71,25 @@ pub async fn a_retry_by_hand_waits_for_the_event_under_way(bench: &dyn Bench) {
     assert_eq!(last.event.key.number, 3);
 }
 
+pub async fn a_cancelled_event_lets_only_what_is_free_go(bench: &dyn Bench) {
+    let world = World::new(bench).await;
+    world.add_webhook(json!({})).await;
+    let sent = world.delivery("r1").await;
+    let message = sent.event.key.message;
+    world.finish(&sent, at(1), AttemptDecision::Exhausted).await;
+    let delay = world.record(message, Verdict::Delay).await.due.remove(0);
+    world.record(message, Verdict::Delivered).await;
+    world.retry(&sent, at(2)).await.unwrap();
+    // The second is under way, the first and the third wait for it; the third is cancelled.
+    let third = world.view(message).await.events.remove(2).event.key.id();
+    world.store.cancel_delivery(world.sandbox.id, third, at(3), world.audit("delivery.cancel")).await.unwrap();
+    let due = world.due_deliveries(at(9)).await.deliveries;
+    assert_eq!(due.iter().map(|due| due.sequence).collect::<Vec<_>>(), [delay.sequence]);
+    world.cancel(&delay, at(4)).await.unwrap();
+    let due = world.due_deliveries(at(9)).await.deliveries;
+    assert_eq!(due.iter().map(|due| due.sequence).collect::<Vec<_>>(), [sent.sequence]);
+}
+
 /// Something that happens to a message with deliveries.
 #[derive(Clone, Copy, Debug)]
 enum Step {
@@ -93,8 +112,8 @@ fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         3 => (0_u8..4).prop_map(Step::Record),
         5 => (decision, any::<bool>()).prop_map(|(decision, twice)| Step::Finish(decision, twice)),
-        1 => any::<prop::sample::Index>().prop_map(Step::Cancel),
-        1 => any::<prop::sample::Index>().prop_map(Step::Retry),
+        2 => any::<prop::sample::Index>().prop_map(Step::Cancel),
+        2 => any::<prop::sample::Index>().prop_map(Step::Retry),
     ]
 }
 
@@ -102,7 +121,7 @@ pub async fn any_interleaving_keeps_the_order(bench: &dyn Bench) {
     let world = World::new(bench).await;
     world.add_webhook(json!({})).await;
     let config = Config { cases: 64, failure_persistence: None, ..Config::default() };
-    let steps = proptest::collection::vec(any_step(), 1..24);
+    let steps = proptest::collection::vec(any_step(), 1..40);
     let handle = tokio::runtime::Handle::current();
     let run = |steps: Vec<Step>| handle.block_on(keeps_the_order(&world, &steps));
     tokio::task::block_in_place(|| TestRunner::new(config).run(&steps, run)).unwrap();

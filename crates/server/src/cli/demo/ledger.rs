@@ -80,13 +80,16 @@ impl Ledger {
 
     /// How it went, `after` this long; an error where it did not go exactly as it had to.
     pub fn verdict(&self, after: Duration) -> Result<String, String> {
-        let faults: Vec<String> = self.stories.iter().flat_map(Story::faults).chain(self.faults.iter().cloned()).collect();
+        let faults: Vec<String> =
+            self.stories.iter().flat_map(Story::faults).chain(self.faults.iter().cloned()).collect();
         let expected: usize = self.stories.iter().map(|story| story.recipient.outcomes.len()).sum();
         let missing: usize = self.stories.iter().map(|story| story.missing().len()).sum();
         let count = format!("{} of {expected} events came", expected - missing);
         if faults.is_empty() {
             let seconds = after.as_secs_f32();
-            return Ok(format!("{count}, all verified, each once and in order; one after a 503, with the same webhook-id. {seconds:.1} s."));
+            return Ok(format!(
+                "{count}, all verified, each once and in order; one after a 503, with the same webhook-id. {seconds:.1} s."
+            ));
         }
         let faults: String = faults.iter().map(|fault| format!("\n  {fault}")).collect();
         Err(format!("{count}; not as they had to:{faults}"))
@@ -109,7 +112,10 @@ impl Story {
     fn faults(&self) -> Vec<String> {
         let (came, expected) = (self.outcomes(), self.recipient.outcomes);
         let told = |what: &str, outcomes: &[&str]| {
-            outcomes.iter().map(|one| format!("{what}: {one} of {}, {}", self.recipient.address, self.request_id)).collect()
+            outcomes
+                .iter()
+                .map(|one| format!("{what}: {one} of {}, {}", self.recipient.address, self.request_id))
+                .collect()
         };
         let (missing, surplus): (Vec<String>, Vec<String>) =
             (told("missing", &self.missing()), told("not expected", &without(&came, expected)));

@@ -50,7 +50,7 @@ impl Demo {
         life.stop_on_signals().map_err(|error| Failure::new(error.to_string()))?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let started = clock.now();
-        let stage = Stage::set(&life, clock.clone(), Box::new(script::answer)).await?;
+        let stage = Stage::set(clock.clone(), Box::new(script::answer)).await?;
         let mut show = Show { stage, clock, life, started, ledger: Ledger::new(self.drop_one) };
         let played = show.play(self.once).await;
         let struck = show.stage.strike().await;
@@ -87,7 +87,7 @@ impl Show {
     }
 
     async fn run_executions(&self) -> Outcome {
-        for execution in &EXECUTIONS {
+        for execution in EXECUTIONS.iter().take_while(|_| !self.life.is_stopping()) {
             let accepted = self.stage.api.post(script::PATH, &execution.body(&self.stage.campaign)).await?;
             print_line(&execution_line(execution, &accepted, self.clock.now().since(self.started)))?;
         }
@@ -99,8 +99,9 @@ impl Show {
         let (mut until, mut complete) = (Instant::now() + PATIENCE, false);
         loop {
             let event = tokio::select! {
-                event = self.stage.events.recv() => event,
+                biased;
                 () = self.life.stopping() => return Ok(true),
+                event = self.stage.events.recv() => event,
                 () = tokio::time::sleep_until(until) => return Ok(false),
             };
             let Some(event) = event else { return Ok(false) };

@@ -58,7 +58,8 @@ struct Endpoint {
 impl Endpoint {
     async fn bind() -> Result<Self, Failure> {
         let bound = TcpListener::bind(ANY_PORT).await.and_then(|listener| Ok((listener.local_addr()?, listener)));
-        let (address, listener) = bound.map_err(|error| Failure::new(format!("there is no port for the receiver: {error}")))?;
+        let (address, listener) =
+            bound.map_err(|error| Failure::new(format!("there is no port for the receiver: {error}")))?;
         let certificate = certificate::make().map_err(Failure::new)?;
         Ok(Self { listener, url: format!("https://{address}/feedback"), certificate })
     }
@@ -86,13 +87,13 @@ impl From<Trust> for Checks {
 }
 
 impl Stage {
-    /// Starts everything. The server ends with `life`, the receiver after it.
-    pub async fn set(life: &Lifecycle, clock: Arc<dyn Clock>, policy: Policy) -> Result<Self, Failure> {
+    /// Starts everything. It has a life of its own: what the demo has begun may end before the server does.
+    pub async fn set(clock: Arc<dyn Clock>, policy: Policy) -> Result<Self, Failure> {
         let folder = tempfile::Builder::new().prefix("esito-demo-").tempdir();
         let folder = folder.map_err(|error| Failure::new(format!("there is no temporary folder: {error}")))?;
         let endpoint = Endpoint::bind().await?;
         let config = config(folder.path(), &endpoint.certificate)?;
-        let (server, key) = start_server(&config, life.clone()).await?;
+        let (server, key) = start_server(&config).await?;
         let furnished = furnish(&config, &server, key, &endpoint.url).await;
         let (api, campaign, trust) = match furnished {
             Ok(furnished) => furnished,
@@ -138,9 +139,9 @@ fn config(folder: &Path, certificate: &Made) -> Result<Config, Failure> {
     Ok(config)
 }
 
-async fn start_server(config: &Config, life: Lifecycle) -> Result<(Server, SecretString), Failure> {
+async fn start_server(config: &Config) -> Result<(Server, SecretString), Failure> {
     let mut key = SecretString::default();
-    let server = Server::start(config, life, |text| {
+    let server = Server::start(config, Lifecycle::default(), |text| {
         key = SecretString::from(text);
         Ok(())
     });

@@ -39,10 +39,10 @@ pub fn execution_line(execution: &Execution, accepted: &Value, after: Duration) 
 
 /// An event that came.
 pub fn event_line(event: &Received, started: Timestamp) -> String {
-    let id = event.webhook_id.as_deref().unwrap_or("no webhook-id");
+    let id = event.webhook_id.as_deref().unwrap_or("-");
     let short = id.char_indices().rev().nth(SHORT_ID_CHARS - 1).map_or(id, |(start, _)| &id[start..]);
     let mut line = format!(
-        "{}  {:21}  {:32}  {short}  signature {} jwt {}  attempt {}",
+        "{}  {:21}  {:32}  {short:8}  signature {} jwt {}  attempt {}",
         seconds(event.at.since(started)),
         outcome(event),
         event.recipient().unwrap_or("?"),

@@ -7,6 +7,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
+use std::sync::{Arc, Mutex};
 
 /// A caller with a key, an organization and a sandbox.
 #[derive(Clone)]
@@ -15,11 +16,16 @@ pub struct Caller {
     pub key: Option<String>,
     pub organization: String,
     pub sandbox: String,
+    /// Where every answer is noted, where one wants them.
+    pub record: Option<Record>,
     client: Client<HttpConnector, Full<Bytes>>,
 }
 
+/// Answers with the request that each is to, such as `POST /v1/api-keys`.
+pub type Record = Arc<Mutex<Vec<(String, Answer)>>>;
+
 /// An answer of the API.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Answer {
     pub status: u16,
     pub headers: hyper::HeaderMap,
@@ -55,6 +61,7 @@ impl Caller {
             key: Some(key.to_owned()),
             organization: organization.to_owned(),
             sandbox: sandbox.to_owned(),
+            record: None,
             client: Client::builder(TokioExecutor::new()).build_http(),
         }
     }
@@ -75,6 +82,7 @@ impl Caller {
         headers: &[(&str, &str)],
         body: impl Into<Bytes>,
     ) -> Result<Answer, String> {
+        let asked = format!("{method} {path}");
         let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -83,7 +91,11 @@ impl Caller {
         let answer = self.client.request(request).await.map_err(|error| format!("{error:?}"))?;
         let (head, body) = answer.into_parts();
         let body = body.collect().await.map_err(|error| error.to_string())?.to_bytes().to_vec();
-        Ok(Answer { status: head.status.as_u16(), headers: head.headers, body })
+        let answer = Answer { status: head.status.as_u16(), headers: head.headers, body };
+        if let Some(record) = &self.record {
+            record.lock().unwrap().push((asked, answer.clone()));
+        }
+        Ok(answer)
     }
 
     /// A request as a well-behaved client makes it.
@@ -113,6 +125,11 @@ impl Caller {
 
     pub async fn put(&self, path: &str, body: &Value) -> Answer {
         self.call(Method::PUT, path, Some(body)).await
+    }
+
+    /// A POST without a body.
+    pub async fn act(&self, path: &str) -> Answer {
+        self.call(Method::POST, path, None).await
     }
 
     pub async fn delete(&self, path: &str) -> Answer {

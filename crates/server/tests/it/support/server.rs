@@ -3,6 +3,7 @@
 use super::must;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
@@ -14,13 +15,14 @@ pub struct Server {
     pub key: String,
     child: Option<Child>,
     prefix: Vec<String>,
+    printed: Arc<Mutex<String>>,
 }
 
 /// Changes to the configuration, by key.
 pub type Settings<'a> = &'a [(&'a str, &'a str)];
 
 impl Server {
-    /// Starts on an empty store. Endpoints on loopback addresses are allowed.
+    /// Starts on an empty store. Endpoints on loopback addresses are allowed unless the settings say otherwise.
     pub async fn start(settings: Settings<'_>) -> Self {
         let mut server = Self::prepare(settings);
         server.up().await;
@@ -37,18 +39,27 @@ impl Server {
 
     fn prepare(settings: Settings<'_>) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut lines = String::from("listen = \"127.0.0.1:0\"\n");
-        lines.push_str(&format!("database.url = \"sqlite:{}\"\n", folder.path().join("esito.db").display()));
-        lines.push_str(&format!("secrets.master_key_file = \"{}\"\n", folder.path().join("master.key").display()));
-        lines.push_str("egress.allow_networks = [\"127.0.0.0/8\", \"::1/128\"]\n");
-        lines.push_str("log.level = \"debug\"\n");
-        let authority = folder.path().join("authority.pem");
-        std::fs::write(&authority, "").unwrap();
-        for (key, value) in settings {
-            lines.push_str(&format!("{key} = {value}\n"));
-        }
+        let quoted = |name: &str| format!("\"{}\"", folder.path().join(name).display());
+        let database = format!("\"sqlite:{}\"", folder.path().join("esito.db").display());
+        let defaults = [
+            ("listen", "\"127.0.0.1:0\"".to_owned()),
+            ("database.url", database),
+            ("secrets.master_key_file", quoted("master.key")),
+            ("egress.allow_networks", "[\"127.0.0.0/8\", \"::1/128\"]".to_owned()),
+            ("log.level", "\"debug\"".to_owned()),
+        ];
+        let kept = defaults.iter().filter(|(key, _)| settings.iter().all(|(set, _)| set != key));
+        let kept = kept.map(|(key, value)| (*key, value.as_str()));
+        let lines: String = kept.chain(settings.iter().copied()).map(|(key, value)| format!("{key} = {value}\n")).collect();
         std::fs::write(folder.path().join("esito.toml"), lines).unwrap();
-        Self { folder, base: String::new(), key: String::new(), child: None, prefix: Vec::new() }
+        Self {
+            folder,
+            base: String::new(),
+            key: String::new(),
+            child: None,
+            prefix: Vec::new(),
+            printed: Arc::default(),
+        }
     }
 
     pub fn file(&self, name: &str) -> PathBuf {
@@ -63,6 +74,11 @@ impl Server {
     /// Everything the program has logged.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.file("log")).unwrap_or_default()
+    }
+
+    /// Everything the program has printed, but for the line that says where it listens.
+    pub fn printed(&self) -> String {
+        self.printed.lock().unwrap().clone()
     }
 
     /// Starts the program, again or for the first time, and waits until it is ready.
@@ -82,13 +98,19 @@ impl Server {
                 if let Some((_, base)) = line.split_once("listening on ") {
                     return Some(base.trim().to_owned());
                 }
+                self.printed.lock().unwrap().push_str(&line);
             }
             None
         })
         .await;
         self.base = found.unwrap_or_else(|| panic!("the server did not come up:\n{}", self.log()));
-        // The rest of what it prints is of no interest, but the pipe must not fill.
-        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        // Read on, or the pipe fills.
+        let printed = Arc::clone(&self.printed);
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = lines.next_line().await {
+                printed.lock().unwrap().push_str(&line);
+            }
+        });
         self.key = std::fs::read_to_string(self.file("key")).unwrap().trim().to_owned();
         self.child = Some(child);
     }
