@@ -64,19 +64,19 @@ impl Metrics {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(Process { started }));
         let esito = registry.sub_registry_with_prefix("esito");
-        esito.register("build", "The program.", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+        esito.register("build", "The program", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         let requests = Family::default();
-        esito.register("http_requests", "Requests answered, by route and status.", requests.clone());
+        esito.register("http_requests", "Requests answered, by route and status", requests.clone());
         // 0.5 ms to about 8 s.
         let request_seconds = Histogram::new(exponential_buckets(0.0005, 2.0, 15));
         let help = "How long it took to answer a request";
         esito.register_with_unit("http_request_duration", help, Unit::Seconds, request_seconds.clone());
         let executions = Family::default();
-        esito.register("executions_accepted", "Executions answered 202, repetitions included.", executions.clone());
+        esito.register("executions_accepted", "Executions answered 202, repetitions included", executions.clone());
         let outcomes = Family::default();
-        esito.register("outcomes_recorded", "Feedback events recorded, by status.", outcomes.clone());
+        esito.register("outcomes_recorded", "Feedback events recorded, by status", outcomes.clone());
         let attempts = Family::default();
-        esito.register("delivery_attempts", "Attempts to deliver an event that have ended.", attempts.clone());
+        esito.register("delivery_attempts", "Attempts to deliver an event that have ended", attempts.clone());
         let metrics = Self { registry: Arc::new(registry), requests, request_seconds, executions, outcomes, attempts };
         metrics.show_zeros();
         metrics
@@ -115,7 +115,7 @@ impl Metrics {
     /// Adds counting to every route of `router`, and `/metrics` beside them.
     pub fn mount(&self, router: Router) -> Router {
         let counted = router.layer(middleware::from_fn_with_state(self.clone(), count_request));
-        counted.merge(Router::new().route("/metrics", get(show).with_state(self.clone())))
+        Router::new().route("/metrics", get(show)).with_state(self.clone()).merge(counted)
     }
 
     fn count(&self, route: &str, status: u16, started: Instant) {

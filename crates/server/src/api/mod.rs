@@ -7,7 +7,7 @@
 //! |---|---|
 //! | [`problem`] | every refusal, in one enum |
 //! | [`auth`] | keys, roles, organizations and sandboxes |
-//! | [`body`], [`shape`], [`query`], [`etag`] | what comes in |
+//! | [`body`], [`leftover`], [`shape`], [`query`], [`etag`] | what comes in |
 //! | [`views`] | how messages, events and deliveries are read |
 //! | [`document`] | the OpenAPI document |
 //!
@@ -28,6 +28,7 @@ mod document;
 mod etag;
 mod executions;
 mod feedback_events;
+mod leftover;
 mod limit;
 mod lookups;
 mod organizations;
@@ -169,6 +170,7 @@ pub fn router(api: Arc<Api>) -> axum::Router {
         .method_not_allowed_fallback(async || Problem::MethodNotAllowed)
         .fallback(async || Problem::UnknownPath)
         .layer(from_fn(answer_panics))
+        .layer(from_fn(leftover::read))
         .with_state(api)
 }
 

@@ -61,12 +61,16 @@ impl Jwks {
 
     async fn read(&self) -> Result<HashMap<Option<String>, Arc<VerificationKey>>, String> {
         let bytes = match &self.place {
-            Place::File(path) => Bytes::from(tokio::fs::read(path).await.map_err(|error| format!("{}: {error}", path.display()))?),
+            Place::File(path) => {
+                Bytes::from(tokio::fs::read(path).await.map_err(|error| format!("{}: {error}", path.display()))?)
+            }
             Place::Url(url, client) => fetch(url, client).await?,
         };
         let set: Value = serde_json::from_slice(&bytes).map_err(|error| format!("the key set is no JSON: {error}"))?;
         let keys = set["keys"].as_array().ok_or("the key set has no list of keys")?;
-        let readable = keys.iter().filter_map(|jwk| Some((jwk["kid"].as_str().map(str::to_owned), VerificationKey::from_jwk(jwk)?)));
+        let readable = keys
+            .iter()
+            .filter_map(|jwk| Some((jwk["kid"].as_str().map(str::to_owned), VerificationKey::from_jwk(jwk)?)));
         Ok(readable.map(|(kid, key)| (kid, Arc::new(key))).collect())
     }
 }

@@ -188,7 +188,11 @@ impl Listen {
                 () = life.stopping() => None,
             };
             let Some(event) = event else { break };
-            print_line(&if self.json { json!(event).to_string() } else { describe(&event) })?;
+            print_line(&if self.json {
+                serde_json::to_string(&event).expect("it has text keys")
+            } else {
+                describe(&event)
+            })?;
             seen.unverified |= !event.is_verified();
             if self.count.is_some() && !event.refused {
                 seen.events.insert(event.webhook_id);

@@ -51,8 +51,9 @@ fn calls(trace: &str) -> Vec<Call> {
     let mut calls: Vec<Call> = Vec::new();
     let mut open: HashMap<&str, usize> = HashMap::new();
     for (number, line) in trace.lines().enumerate() {
-        let mut words = line.splitn(3, ' ').map(str::trim_start);
-        let (Some(thread), Some(_), Some(text)) = (words.next(), words.next(), words.next()) else { continue };
+        let Some((thread, rest)) = line.split_once(' ') else { continue };
+        // The numbers of threads are padded.
+        let Some((_, text)) = rest.trim_start().split_once(' ') else { continue };
         if let Some((_, rest)) = text.strip_prefix("<... ").and_then(|resumed| resumed.split_once(" resumed>")) {
             let begun = open.remove(thread).expect("what is resumed has begun");
             calls[begun].text.push_str(rest);
@@ -142,7 +143,7 @@ async fn each_202_is_written_after_the_fsync_of_the_log() {
 
 #[test]
 fn a_trace_in_the_wrong_order_is_found_out() {
-    let read = r#"7 10:00:00.000001 recvfrom(12<socket:[1]>, "POST /ajo {\"requestId\":\"r-1\"}", 8192, 0, NULL, NULL) = 30"#;
+    let read = r#"7     10:00:00.000001 recvfrom(12<socket:[1]>, "POST /ajo {\"requestId\":\"r-1\"}", 8192, 0, NULL, NULL) = 30"#;
     let write = r#"8 10:00:00.000002 pwrite64(9</x/esito.db-wal>, "\1r-1\2", 4096, 56) = 4096"#;
     let begin = "8 10:00:00.000003 fdatasync(9</x/esito.db-wal> <unfinished ...>";
     let end = "8 10:00:00.000004 <... fdatasync resumed>) = 0";

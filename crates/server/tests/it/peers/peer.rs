@@ -5,10 +5,10 @@ use crate::support::{HANG, must};
 use serde_json::Value;
 use std::ffi::OsStr;
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, ChildStdin, Command};
+use tokio::process::ChildStdout;
 use tokio::sync::watch;
 
 /// A running peer, and the lines that it printed.
@@ -17,8 +17,16 @@ pub struct Peer {
     lines: Arc<Mutex<Vec<String>>>,
     count: watch::Receiver<usize>,
     /// The peer runs as long as this is open, so it ends even with a test that is killed.
-    tether: ChildStdin,
+    tether: Option<ChildStdin>,
     child: Child,
+}
+
+impl Drop for Peer {
+    /// Waits: a peer that still writes into a folder would keep it from being removed.
+    fn drop(&mut self) {
+        self.tether.take();
+        let _ = self.child.wait();
+    }
 }
 
 impl Peer {
@@ -39,8 +47,9 @@ impl Peer {
         let mut command = Command::new(python());
         command.arg(script_file("tether.py")).arg(file).args(arguments);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a peer starts");
-        let tether = child.stdin.take().expect("piped");
-        let mut output = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let tether = child.stdin.take();
+        let output = ChildStdout::from_std(child.stdout.take().expect("piped")).expect("a pipe");
+        let mut output = BufReader::new(output).lines();
         let (told, count) = watch::channel(0);
         let lines = Arc::new(Mutex::new(Vec::new()));
         let kept = Arc::clone(&lines);
@@ -107,12 +116,10 @@ impl Peer {
 
     /// Ends it, with all that it has started; what it printed.
     pub async fn stop(mut self) -> Vec<String> {
-        drop(self.tether);
-        must(&format!("{} to end", self.name), self.child.wait()).await.unwrap();
-        // Its output ends with it.
-        must("the last lines", async { while self.count.changed().await.is_ok() {} }).await;
-        let lines = self.lines.lock().unwrap();
-        lines.clone()
+        self.tether.take();
+        // Its output ends with the last of its processes.
+        must(&format!("{} to end", self.name), async { while self.count.changed().await.is_ok() {} }).await;
+        self.lines()
     }
 
     pub fn last_words(&self) -> String {

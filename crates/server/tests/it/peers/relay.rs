@@ -47,7 +47,10 @@ impl MailSystem {
 
     /// `policy` are the arguments of the policy service, `settings` go over those of `main.cf`.
     pub async fn start_with(policy: &[&str], settings: &[(&str, &str)]) -> Self {
-        let folder = open_folder();
+        Self::start_in(open_folder(), policy, settings).await
+    }
+
+    async fn start_in(folder: TempDir, policy: &[&str], settings: &[(&str, &str)]) -> Self {
         let sink = Peer::python("mail_sink.py", &[folder.path().join("mails")]);
         let policy = Peer::python("policy.py", policy);
         let ports = (sink.port().await, policy.port().await);
@@ -57,13 +60,13 @@ impl MailSystem {
 
     /// One that takes mail by STARTTLS only, with a certificate of this authority.
     pub async fn start_tls(authority: &Authority) -> Self {
-        let folder = tempfile::tempdir().unwrap().keep();
+        let folder = open_folder();
         let (certificate, key) = authority.issue(&["localhost", "127.0.0.1"]);
-        let file = folder.join("relay.pem");
+        let file = folder.path().join("relay.pem");
         std::fs::write(&file, key + &certificate).unwrap();
         let file = file.to_string_lossy();
         let settings = [("smtpd_tls_chain_files", &*file), ("smtpd_tls_security_level", "encrypt")];
-        Self::start_with(&[], &settings).await
+        Self::start_in(folder, &[], &settings).await
     }
 
     /// The mails at the sink, once there are this many and none is left in the relay's queue.
@@ -81,17 +84,18 @@ pub fn is_mail(told: &Value) -> bool {
 
 pub struct Postfix {
     pub port: u16,
-    folder: TempDir,
     /// What earlier runs have logged.
     former: Vec<String>,
     running: Option<Peer>,
+    /// Last, so that it is removed when nobody writes into it any more.
+    folder: TempDir,
 }
 
 impl Postfix {
     async fn start(folder: TempDir, ports: (u16, u16), settings: &[(&str, &str)]) -> Self {
         assert_eq!(std::fs::metadata("/proc/self").unwrap().uid(), 0, "Postfix runs as root only: run these tests as root");
         make_folders(folder.path());
-        let mut postfix = Self { port: 0, folder, former: Vec::new(), running: None };
+        let mut postfix = Self { port: 0, former: Vec::new(), running: None, folder };
         postfix.write("main.cf", &main_cf(postfix.folder.path(), ports, settings));
         postfix.write("recipients", "/^refuse-/ 550 5.1.1 no such user here\n");
         for _ in 0..10 {
