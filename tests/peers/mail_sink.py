@@ -49,6 +49,8 @@ def describe(raw: bytes) -> dict[str, Any]:
         defects.append(f"{len(long_lines)} lines over 998 bytes")
     if re.search(rb"(?<!\r)\n|\r(?!\n)", raw):
         defects.append("a bare CR or LF")
+    if not raw.isascii():
+        defects.append("a byte of more than 7 bits")
     try:
         # Again with every defect an error: the policy under which nothing is forgiven.
         email.message_from_bytes(raw, policy=email.policy.strict)

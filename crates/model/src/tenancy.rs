@@ -47,7 +47,7 @@ pub struct Sandbox {
 pub enum Role {
     /// Everything in its organization.
     Admin,
-    /// Everything but API keys, organizations and sandboxes.
+    /// Everything but API keys and organizations.
     Operator,
     /// Executions only, and reading its own.
     Sender,

@@ -9,6 +9,11 @@ mod listener;
 mod logging;
 mod metrics;
 
+/// Rows, requests and answers are many small pieces freed on other threads than they were made on: where the system's
+/// allocator spent a sixth of the server's time. It serves SQLite too.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> std::process::ExitCode {
     cli::run()
 }

@@ -112,7 +112,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Marks messages as `handing-over`; true for each that may be sent: it still waits, and the lease holds.
     async fn hand_over(&self, lease: Lease, messages: Vec<(SandboxId, MessageKey)>) -> Result<Vec<bool>>;
 
-    /// Records outcomes and retries: message state, feedback events and their deliveries, in one transaction each.
+    /// Records outcomes and retries: message state, feedback events and their deliveries, in one transaction each. One
+    /// that cannot be recorded, because sandbox or message are unknown, is not done and hides nothing of the others;
+    /// so it is with [`Store::hand_over`] and [`Store::finish`].
     async fn record(&self, records: Vec<Record>) -> Result<Vec<Recorded>>;
 
     /// For each webhook with deliveries that wait: when the first is due.
@@ -145,7 +147,8 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     async fn deliveries(&self, filter: DeliveryFilter, page: Page) -> Result<Listed<EventView>>;
     /// The attempts of a delivery, the first first.
     async fn attempts(&self, sandbox: SandboxId, id: EventId) -> Result<Vec<AttemptView>>;
-    /// Makes an exhausted, cancelled or succeeded delivery due again, or a failing one due at once.
+    /// Makes an exhausted, cancelled or succeeded delivery due again, or a failing one due at once. It waits as long as
+    /// another event of its message is under way.
     async fn retry_delivery(
         &self,
         sandbox: SandboxId,

@@ -178,7 +178,7 @@ pub enum What {
 /// What came of a record.
 #[derive(Clone, Debug, Default)]
 pub struct Recorded {
-    /// False where the lease was stale or the message is gone: nothing was changed.
+    /// False where the lease was stale, the message is gone or nothing was planned: nothing was changed.
     pub done: bool,
     /// Deliveries made by it that are due now, for the owner.
     pub due: Vec<DueDelivery>,

@@ -98,7 +98,7 @@ impl Work for ChannelWork {
     }
 
     async fn step(&self, target: &ChannelTarget, row: DueMessage, lease: Lease) -> Stepped<DueMessage> {
-        let key = row.key;
+        let (key, planned) = (row.key, row.planned.as_ref().map(|planned| planned.verdict.status()));
         let Some(what) = self.send(target, row, lease).await else {
             // Nothing is known to have happened: the store says what is due.
             return Stepped::again(self.clock.now() + LOOK_AGAIN);
@@ -108,9 +108,12 @@ impl Work for ChannelWork {
             What::Outcome { planned: Some((at, _)), .. } => Some(*at),
             _ => None,
         };
-        if let What::Outcome { outcome, .. } = &what {
-            self.tally.recorded(outcome.verdict.status());
-        }
+        let status = match &what {
+            What::Outcome { outcome, .. } => Some(outcome.verdict.status()),
+            What::Planned => planned,
+            What::Retry { .. } => None,
+        };
+        status.into_iter().for_each(|status| self.tally.recorded(status));
         let sandbox = target.configuration.sandbox;
         let record = Record { sandbox, message: key, lease: Some(lease), now: self.clock.now(), what };
         let recorded = persist(&self.abandon, || self.store.record(vec![record.clone()])).await;

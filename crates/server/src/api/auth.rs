@@ -71,10 +71,10 @@ rights! {
     ReadsOwn: Admin Operator Sender Viewer = "read";
     /// Reads everything but API keys.
     Reads: Admin Operator Viewer = "read this";
-    /// Changes what a sandbox has.
+    /// Makes sandboxes and changes what they have.
     Edits: Admin Operator = "change this";
-    /// Manages organizations, sandboxes and API keys.
-    Administers: Admin = "manage organizations, sandboxes and API keys";
+    /// Manages organizations and API keys.
+    Administers: Admin = "manage organizations and API keys";
 }
 
 /// The headers of a call in an organization.

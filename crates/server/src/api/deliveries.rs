@@ -15,6 +15,7 @@ use model::webhook::Channel;
 use serde::Deserialize;
 use serde_json::json;
 use std::sync::Arc;
+use store::StoreError;
 use store::lookup::{DeliveryFilter, EventFilter, EventView, Listed, Page};
 use store::wake::Hint;
 use utoipa::IntoParams;
@@ -74,6 +75,14 @@ impl DeliveryQuery {
     }
 }
 
+/// A delivery has the id of its event; the store knows it by that.
+fn unknown(error: StoreError) -> Problem {
+    match error {
+        StoreError::NotFound(_) => Problem::NotFound("delivery"),
+        error => error.into(),
+    }
+}
+
 fn shown(view: EventView) -> Result<DeliveryRead, Problem> {
     DeliveryRead::of(view).ok_or(Problem::NotFound("delivery"))
 }
@@ -102,7 +111,7 @@ async fn read(
     scope: InSandbox<Reads>,
     Id(id): Id<EventId>,
 ) -> Result<Json<DeliveryDetail>, Problem> {
-    let delivery = shown(api.store.event(scope.sandbox.id, id).await?)?;
+    let delivery = shown(api.store.event(scope.sandbox.id, id).await.map_err(unknown)?)?;
     let attempts = api.store.attempts(scope.sandbox.id, id).await?;
     let attempts = attempts.into_iter().map(AttemptRead::of).collect();
     Ok(Json(DeliveryDetail { delivery, attempts }))
@@ -120,7 +129,7 @@ async fn retry(
 ) -> Result<Json<DeliveryRead>, Problem> {
     let now = api.clock.now();
     let audit = scope.audit(&api, now, "delivery.retry", id, &json!({}));
-    let view = api.store.retry_delivery(scope.sandbox.id, id, now, audit).await?;
+    let view = api.store.retry_delivery(scope.sandbox.id, id, now, audit).await.map_err(unknown)?;
     api.wake.hint(Hint::Deliveries { sandbox: scope.sandbox.id, due: Vec::new() });
     shown(view).map(Json)
 }
@@ -137,7 +146,7 @@ async fn cancel(
 ) -> Result<Json<DeliveryRead>, Problem> {
     let now = api.clock.now();
     let audit = scope.audit(&api, now, "delivery.cancel", id, &json!({}));
-    let view = api.store.cancel_delivery(scope.sandbox.id, id, now, audit).await?;
+    let view = api.store.cancel_delivery(scope.sandbox.id, id, now, audit).await.map_err(unknown)?;
     api.wake.hint(Hint::Deliveries { sandbox: scope.sandbox.id, due: Vec::new() });
     shown(view).map(Json)
 }

@@ -1,7 +1,7 @@
 //! `/v1/sandboxes`: the parts of an organization, each with its own campaigns, messages and webhook.
 
 use super::Api;
-use super::auth::{Administers, InOrganization, OrganizationHeader, Reads};
+use super::auth::{Edits, InOrganization, OrganizationHeader, Reads};
 use super::body::{Input, Json, read_only};
 use super::problem::{Problem, ProblemDocument};
 use super::query::{List, Paging, Query};
@@ -42,7 +42,7 @@ impl Input for SandboxRequest {
         (status = 409, body = ProblemDocument, content_type = "application/problem+json", description = "The name is taken.")))]
 async fn create(
     State(api): State<Arc<Api>>,
-    scope: InOrganization<Administers>,
+    scope: InOrganization<Edits>,
     Json(request): Json<SandboxRequest>,
 ) -> Result<(StatusCode, axum::Json<Sandbox>), Problem> {
     let scope = scope.named_in_body(request.ims_org.as_deref())?;

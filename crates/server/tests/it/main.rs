@@ -8,11 +8,14 @@ mod cli;
 mod demo;
 #[cfg(test)]
 mod house;
+#[cfg(test)]
 mod kill;
 #[cfg(test)]
 mod main_path;
 #[cfg(test)]
-mod support;
-#[cfg(test)]
 #[cfg(feature = "peers")]
 mod peers;
+#[cfg(test)]
+mod support;
+#[cfg(test)]
+mod tenancy;

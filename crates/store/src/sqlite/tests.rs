@@ -1,7 +1,7 @@
 //! The contract on SQLite, and what is SQLite's own: files, locks, threads, commits that fail.
 
 use super::*;
-use crate::contract::fixtures::{ACME, START, at, page, plain};
+use crate::contract::fixtures::{ACME, START, at, is_not_found, page, plain};
 use crate::contract::world::World;
 use crate::contract::{Bench, Setup, contains};
 use crate::work::{NewExecution, What};
@@ -100,14 +100,18 @@ async fn one_process_works_and_others_administer_beside_it() {
 }
 
 #[tokio::test]
-async fn an_administrator_leaves_a_deletion_under_way_alone() {
+async fn a_deletion_under_way_is_gone_for_everybody_and_left_alone_by_administrators() {
     let folder = Folder::new();
     let (world, _) = folder.world().await;
-    world.add_webhook(json!({})).await;
+    let mut webhook = world.add_webhook(json!({})).await;
     folder.raw().execute("UPDATE webhook SET deleting = 1", []).unwrap();
     folder.open_for(Use::Administration, Setup::default()).unwrap().close().await;
     let left: i64 = folder.raw().query_row("SELECT count(*) FROM webhook", [], |row| row.get(0)).unwrap();
     assert_eq!(left, 1);
+    let edit = Edit { sandbox: world.sandbox.id, id: webhook.id, seen_revision: None };
+    assert!(is_not_found(world.store.delete_webhook(edit, START, world.audit("feedback-webhook.delete")).await));
+    webhook.stamps.touch(START, "ops");
+    assert!(is_not_found(world.store.update_webhook(webhook, world.audit("feedback-webhook.update")).await));
 }
 
 #[tokio::test]
@@ -274,6 +278,22 @@ async fn begin<T: Send + 'static>(write: impl Future<Output = T> + Send + 'stati
     let task = tokio::spawn(write);
     tokio::task::yield_now().await;
     task
+}
+
+#[tokio::test]
+async fn a_unit_that_fails_is_undone_alone() {
+    let folder = Folder::new();
+    let (world, store) = folder.world().await;
+    let sql = "UPDATE organization SET name = 'changed'";
+    let failed = store.write(move |tx| {
+        tx.state.waiting += 5;
+        tx.connection.execute(sql, [])?;
+        Err::<(), _>(StoreError::Changed)
+    });
+    let (failed, accepted) = tokio::join!(failed, store.accept(world.execution("r1")));
+    assert!(matches!(failed, Err(StoreError::Changed)) && accepted.is_ok());
+    assert_eq!(store.write(|tx| Ok(tx.state.waiting)).await.unwrap(), 1);
+    assert_eq!(world.store.organization(ACME).await.unwrap().name, ACME);
 }
 
 #[tokio::test]

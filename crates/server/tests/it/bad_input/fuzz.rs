@@ -1,10 +1,10 @@
 //! A small seeded fuzz: mutated bodies of every operation that takes one are taken or refused as the document says.
 
-use super::generated::Operation;
 use super::problem_fault;
 use super::stage::{Stage, campaign_body, channel_body, webhook_body};
 use crate::support::Random;
 use crate::support::client::{Answer, Caller};
+use crate::support::openapi::Operation;
 use crate::support::world::{execution, merge};
 use hyper::Method;
 use serde_json::{Value, json};

@@ -67,7 +67,13 @@ fn calls(trace: &str) -> Vec<Call> {
                 open.insert(thread, calls.len());
             }
             let ended = if is_open { usize::MAX } else { number };
-            calls.push(Call { thread: thread.to_owned(), name: name.to_owned(), text: arguments.to_owned(), began: number, ended });
+            calls.push(Call {
+                thread: thread.to_owned(),
+                name: name.to_owned(),
+                text: arguments.to_owned(),
+                began: number,
+                ended,
+            });
         }
     }
     calls
@@ -78,16 +84,17 @@ fn check(calls: &[Call], request_id: &str) -> Result<(), String> {
     let about = |call: &&Call| call.text.contains(request_id);
     let read = calls.iter().find(|call| about(call) && call.is(&["read", "readv", "recvfrom", "recvmsg"]));
     let read = read.ok_or("the request is never read")?;
-    let answers = |call: &&Call| call.is(&["write", "writev", "sendto", "sendmsg"]) && call.text.contains("HTTP/1.1 202");
+    let answers =
+        |call: &&Call| call.is(&["write", "writev", "sendto", "sendmsg"]) && call.text.contains("HTTP/1.1 202");
     let answer = calls.iter().find(|call| answers(call) && about(call)).ok_or("no 202 is written")?;
     let logged = |call: &&Call| call.is(&["pwrite64", "pwritev", "write"]) && call.on_log() && call.began > read.ended;
     let write = calls.iter().find(|call| logged(call) && about(call)).ok_or("the log gets nothing of it")?;
     let synced = calls.iter().find(|call| {
         call.is_sync_of_log() && call.thread == write.thread && call.began > write.ended && call.ended < answer.began
     });
-    synced.map(|_| ()).ok_or_else(|| {
-        format!("no fsync of the log between lines {} and {}:\n{answer:?}", write.ended, answer.began)
-    })
+    synced
+        .map(|_| ())
+        .ok_or_else(|| format!("no fsync of the log between lines {} and {}:\n{answer:?}", write.ended, answer.began))
 }
 
 /// Whether the kernel lets one process trace another here.
@@ -95,7 +102,10 @@ fn require_ptrace() -> std::path::PathBuf {
     let strace = program("strace");
     let tried = Command::new(&strace).args(["-o", "/dev/null", "true"]).output().unwrap();
     let said = String::from_utf8_lossy(&tried.stderr);
-    assert!(tried.status.success(), "this test needs ptrace, which is not permitted here (kernel.yama.ptrace_scope, seccomp): {said}");
+    assert!(
+        tried.status.success(),
+        "this test needs ptrace, which is not permitted here (kernel.yama.ptrace_scope, seccomp): {said}"
+    );
     strace
 }
 
@@ -135,7 +145,10 @@ async fn each_202_is_written_after_the_fsync_of_the_log() {
         }
     }
     let syncs = all.iter().filter(|call| call.is_sync_of_log()).count();
-    println!("{EXECUTIONS} executions: each 202 after an fsync of its log write; {} calls, {syncs} fsyncs of the log", all.len());
+    println!(
+        "{EXECUTIONS} executions: each 202 after an fsync of its log write; {} calls, {syncs} fsyncs of the log",
+        all.len()
+    );
     let unsynced: Vec<Call> = calls(&trace).into_iter().filter(|call| !call.is_sync_of_log()).collect();
     let caught = ids.iter().filter(|id| check(&unsynced, id).is_err()).count();
     assert_eq!(caught, EXECUTIONS, "without its fsyncs the same trace must fail");
@@ -153,7 +166,10 @@ fn a_trace_in_the_wrong_order_is_found_out() {
     assert!(!holds(&[read, write, begin, answer, end]), "answered while the fsync ran");
     assert!(!holds(&[read, begin, end, write, answer]), "the fsync before the write");
     assert!(!holds(&[write, begin, end, read, answer]), "all before the request");
-    assert!(!holds(&[read, write, begin, &end.replace("= 0", "= -1 EIO (Input/output error)"), answer]), "a failed fsync");
+    assert!(
+        !holds(&[read, write, begin, &end.replace("= 0", "= -1 EIO (Input/output error)"), answer]),
+        "a failed fsync"
+    );
     assert!(!holds(&[read, write, &begin.replace("esito.db-wal", "esito.db"), end, answer]), "of another file");
     assert!(!holds(&[read, write, &begin.replace('8', "7"), &end.replace('8', "7"), answer]), "by another thread");
 }

@@ -74,8 +74,7 @@ fn check_mail(mail: &Value) {
     // Derived from the HTML: no tags, nothing escaped, perhaps wrapped.
     let words: Vec<&str> = mail["text"].as_str().unwrap().split_whitespace().collect();
     assert_eq!(words.join(" "), format!("Thank you, Jane: {ORDER}"));
-    // A name of the relay's making would show that ours was missing or not taken.
-    assert!(!ids[0].contains("relay.test") && mail["date"] != "None", "{raw}");
+    assert_ne!(mail["date"], "None", "{raw}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -115,7 +114,8 @@ async fn a_deferred_recipient_is_tried_again_and_the_event_counts_it() {
     let told: Vec<(String, Value)> = got.iter().map(|one| (one.recipient(), feedback(one))).collect();
     for (address, count) in addresses.iter().zip([1, 2, 0]) {
         let events: Vec<&Value> = told.iter().filter(|(to, _)| to == address).map(|(_, feedback)| feedback).collect();
-        let statuses: Vec<&str> = events.iter().map(|event| event["feedbackStatus"]["value"].as_str().unwrap()).collect();
+        let statuses: Vec<&str> =
+            events.iter().map(|event| event["feedbackStatus"]["value"].as_str().unwrap()).collect();
         let expected: &[&str] = if count == 0 { &["sent"] } else { &["delay", "sent"] };
         assert_eq!(statuses, expected, "{address}: at most one delay, however often it is deferred");
         assert_eq!(events.last().unwrap()["retryCount"], count, "{address}");
@@ -190,6 +190,7 @@ async fn nothing_is_sent_to_a_relay_whose_certificate_is_not_good() {
     world.caller.post(UNITARY, &execution("r-1", &campaign, &["jane@example.com"])).await.expect(202);
     let got = world.receiver.wait_for(1).await;
     assert_eq!(of(&got, "jane@example.com").event_status(), "delay");
+    assert!(world.server.log().contains("TLS with the relay failed"), "it says why");
     assert!(!mail.sink.told().iter().any(is_mail));
     assert!(!mail.postfix.log().iter().any(|line| line.contains("client=")), "no transaction began");
 }

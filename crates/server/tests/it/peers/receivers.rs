@@ -15,15 +15,24 @@ use tempfile::TempDir;
 
 const ORGANIZATION: &str = "default@EsitoOrg";
 
-/// What the simulator answers, with the events that it makes: status, then category and code of a failure.
-const OUTCOMES: [(&str, u8, &[(&str, &str)]); 7] = [
-    ("sent", 1, &[("sent", "")]),
-    ("delivered", 2, &[("sent", ""), ("delivered", "")]),
-    ("bounce", 3, &[("bounce", "sync Hard 10")]),
-    ("softbounce", 4, &[("bounce", "sync Soft 22")]),
-    ("error", 5, &[("error", "sync Ignored 25")]),
-    ("late-bounce", 6, &[("sent", ""), ("bounce", "async Hard 10")]),
-    ("exclude", 8, &[("exclude", "")]),
+/// An outcome of the simulator.
+struct Simulated {
+    /// Its name in email addresses.
+    name: &'static str,
+    /// Its digit in phone numbers.
+    digit: u8,
+    /// The events that it makes: status, then category, type and code of a failure.
+    events: &'static [(&'static str, &'static str)],
+}
+
+const OUTCOMES: [Simulated; 7] = [
+    Simulated { name: "sent", digit: 1, events: &[("sent", "")] },
+    Simulated { name: "delivered", digit: 2, events: &[("sent", ""), ("delivered", "")] },
+    Simulated { name: "bounce", digit: 3, events: &[("bounce", "sync Hard 10")] },
+    Simulated { name: "softbounce", digit: 4, events: &[("bounce", "sync Soft 22")] },
+    Simulated { name: "error", digit: 5, events: &[("error", "sync Ignored 25")] },
+    Simulated { name: "late-bounce", digit: 6, events: &[("sent", ""), ("bounce", "async Hard 10")] },
+    Simulated { name: "exclude", digit: 8, events: &[("exclude", "")] },
 ];
 
 /// Events of one sandbox: two of the seven outcomes make two, and there are two channels.
@@ -66,7 +75,11 @@ impl Front {
     /// Posts what a request was, as it is now told, to the receiver; what it makes of it.
     async fn post_again(&self, request: &Value) -> (u16, Value) {
         let direct = Caller::new(&format!("http://127.0.0.1:{}", self.receiver_port), "", "", "");
-        let headers = request["headers"].as_object().unwrap().iter().map(|(name, value)| (name.as_str(), value.as_str().unwrap()));
+        let headers = request["headers"]
+            .as_object()
+            .unwrap()
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str().unwrap()));
         let kept: Vec<(&str, &str)> =
             headers.filter(|(name, _)| !["host", "content-length", "connection"].contains(name)).collect();
         let (path, body) = (request["path"].as_str().unwrap(), request["body"].as_str().unwrap().to_owned());
@@ -138,8 +151,12 @@ fn authentication(algorithm: &str) -> Value {
     let mut authentication = json!({"type": "jwt", "algorithm": algorithm, "issuer": format!("esito-{algorithm}"),
         "audience": "receiver.example", "subject": "feedback", "expiresInSeconds": 240, "claims": {"tenant": algorithm}});
     let given = match algorithm {
-        "HS256" | "HS384" | "HS512" => json!({"secret": format!("planted secret of {algorithm}, wíth ünïcode, and long enough to sign with it: {}", "0".repeat(32))}),
-        "ES256" => json!({"privateKey": KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap().serialize_pem(), "keyId": "given-by-us"}),
+        "HS256" | "HS384" | "HS512" => {
+            json!({"secret": format!("planted secret of {algorithm}, wíth ünïcode, and long enough to sign with it: {}", "0".repeat(32))})
+        }
+        "ES256" => {
+            json!({"privateKey": KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap().serialize_pem(), "keyId": "given-by-us"})
+        }
         _ => json!({}),
     };
     merge(&mut authentication, given);
@@ -181,19 +198,21 @@ async fn campaign(caller: &Caller, channel: &str, content: Value) -> String {
 
 /// One recipient for each outcome; of every second one the namespace is not the channel's.
 fn recipients(channel: &str) -> Vec<Value> {
-    let of = |(i, (name, digit, _)): (usize, &(&str, u8, _))| {
-        let (namespace, data) = match channel {
-            "email" => ("email", json!({"emailAddress": address("email", name, *digit)})),
-            _ => ("phone", json!({"mobilePhoneNumber": address("sms", name, *digit)})),
-        };
-        let (user, namespace) = if i % 2 == 0 { (address(channel, name, *digit), namespace) } else { (format!("user-{i}"), "ECID") };
-        json!({"type": "external", "userId": user, "namespace": namespace, "channelData": data})
+    let recipient = |(i, outcome): (usize, &Simulated)| {
+        let address = outcome.address(channel);
+        let (namespace, field) =
+            if channel == "email" { ("email", "emailAddress") } else { ("phone", "mobilePhoneNumber") };
+        let (namespace, user) = if i % 2 == 0 { (namespace, address.clone()) } else { ("ECID", format!("user-{i}")) };
+        json!({"type": "external", "userId": user, "namespace": namespace, "channelData": {field: address}})
     };
-    OUTCOMES.iter().enumerate().map(of).collect()
+    OUTCOMES.iter().enumerate().map(recipient).collect()
 }
 
-fn address(channel: &str, name: &str, digit: u8) -> String {
-    if channel == "email" { format!("{name}+1@simulator.esito.test") } else { format!("+99900000{digit}") }
+impl Simulated {
+    fn address(&self, channel: &str) -> String {
+        let Self { name, digit, .. } = self;
+        if channel == "email" { format!("{name}+1@simulator.esito.test") } else { format!("+99900000{digit}") }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -212,14 +231,16 @@ async fn every_request_verifies_for_each_of_the_seven_algorithms() {
     front.write_endpoints(endpoints);
     for (caller, campaigns) in &sandboxes {
         for (channel, campaign) in ["email", "sms"].into_iter().zip(campaigns) {
-            let body = json!({"requestId": format!("r-{channel}"), "campaignId": campaign, "recipients": recipients(channel)});
+            let body =
+                json!({"requestId": format!("r-{channel}"), "campaignId": campaign, "recipients": recipients(channel)});
             caller.post("/ajo/im/executions/unitary", &body).await.expect(202);
         }
     }
 
     let all = EVENTS_EACH * algorithms.len();
     let refused = |lines: &[String]| {
-        let told: Vec<Value> = lines.iter().filter_map(|line| serde_json::from_str(line).ok()).filter(is_request).collect();
+        let told: Vec<Value> =
+            lines.iter().filter_map(|line| serde_json::from_str(line).ok()).filter(is_request).collect();
         (told.len() >= all || told.iter().any(|one| one["status"] != 204)).then_some(())
     };
     front.receiver.wait_until("all events, or one that it refuses", refused).await;
@@ -240,16 +261,17 @@ async fn every_request_verifies_for_each_of_the_seven_algorithms() {
 /// Every recipient's events, in order.
 fn check_events(requests: &[Value], endpoint: &str) {
     for channel in ["email", "sms"] {
-        for (name, digit, expected) in OUTCOMES {
-            let address = address(channel, name, digit);
+        for outcome in &OUTCOMES {
+            let address = outcome.address(channel);
             let namespace = if channel == "email" { "email" } else { "Phone" };
             let of_recipient = requests.iter().filter(|one| {
                 let event = &one["event"];
-                one["endpoint"] == endpoint && event["channel"] == channel && event["identityMap"][namespace][0]["id"] == address
+                let id = &event["identityMap"][namespace][0]["id"];
+                one["endpoint"] == endpoint && event["channel"] == channel && *id == address
             });
-            let told: Vec<(String, String)> = of_recipient.map(|one| told_of(&one["event"]["messageDeliveryFeedback"])).collect();
-            let expected: Vec<_> = expected.iter().map(|(status, failure)| ((*status).to_owned(), (*failure).to_owned())).collect();
-            assert_eq!(told, expected, "{endpoint} {channel} {name}");
+            let told: Vec<_> = of_recipient.map(|one| told_of(&one["event"]["messageDeliveryFeedback"])).collect();
+            let told: Vec<_> = told.iter().map(|(status, failure)| (status.as_str(), failure.as_str())).collect();
+            assert_eq!(told, outcome.events, "{endpoint} {channel} {}", outcome.name);
         }
     }
 }

@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "each test uses its part of the harness")]
 
 pub mod client;
+pub mod openapi;
 pub mod receiver;
 pub mod relay;
 pub mod server;

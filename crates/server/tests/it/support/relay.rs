@@ -1,5 +1,7 @@
 //! A small SMTP relay that notes what it gets. Recipients named `refuse-…` are refused, `defer-N-…` deferred N times.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -21,10 +23,20 @@ impl Mail {
     }
 }
 
+/// Who may send, and how they have to say so.
+#[derive(Clone, Debug)]
+pub struct Credentials {
+    pub username: String,
+    pub password: String,
+    /// `PLAIN` or `LOGIN`.
+    pub mechanism: &'static str,
+}
+
 #[derive(Clone, Default)]
 struct Shared {
     mails: Arc<Mutex<Vec<Mail>>>,
     deferred: Arc<Mutex<HashMap<String, usize>>>,
+    credentials: Option<Credentials>,
 }
 
 /// The relay. It ends with the test's runtime, or is shut down earlier.
@@ -36,10 +48,15 @@ pub struct Relay {
 
 impl Relay {
     pub async fn start() -> Self {
+        Self::start_for(None).await
+    }
+
+    /// A relay that takes mail from these alone. Like some real ones it repeats wrong credentials in its refusal.
+    pub async fn start_for(credentials: Option<Credentials>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (told, count) = watch::channel(0);
-        let shared = Shared::default();
+        let shared = Shared { credentials, ..Shared::default() };
         tokio::spawn(accept(listener, shared.clone(), Arc::new(told)));
         Self { port, shared, count }
     }
@@ -75,6 +92,7 @@ async fn converse(socket: TcpStream, shared: &Shared, told: &watch::Sender<usize
     let mut stream = BufReader::new(socket);
     stream.write_all(b"220 relay.test ESMTP\r\n").await?;
     let (mut from, mut to) = (String::new(), String::new());
+    let mut is_known = shared.credentials.is_none();
     loop {
         let mut line = String::new();
         if stream.read_line(&mut line).await? == 0 {
@@ -82,7 +100,20 @@ async fn converse(socket: TcpStream, shared: &Shared, told: &watch::Sender<usize
         }
         let verb = line.get(..4).unwrap_or("").to_ascii_uppercase();
         let reply = match verb.as_str() {
-            "EHLO" => "250-relay.test\r\n250-PIPELINING\r\n250-DSN\r\n250 8BITMIME\r\n".to_owned(),
+            "EHLO" => {
+                let offered = shared.credentials.as_ref().map(|one| format!("250-AUTH {}\r\n", one.mechanism));
+                let offered = offered.unwrap_or_default();
+                format!("250-relay.test\r\n250-PIPELINING\r\n{offered}250-DSN\r\n250 8BITMIME\r\n")
+            }
+            "AUTH" => {
+                let given = read_credentials(&mut stream, &line).await?;
+                is_known = shared.credentials.as_ref().is_some_and(|one| given == format!("{}\0{}", one.username, one.password));
+                match is_known {
+                    true => "235 2.7.0 welcome\r\n".to_owned(),
+                    false => format!("535 5.7.8 not {given:?} nor {}\r\n", line.trim()),
+                }
+            }
+            "MAIL" if !is_known => "530 5.7.0 who are you?\r\n".to_owned(),
             "MAIL" => {
                 from = address(&line);
                 "250 2.1.0 ok\r\n".to_owned()
@@ -108,6 +139,22 @@ async fn converse(socket: TcpStream, shared: &Shared, told: &watch::Sender<usize
         };
         stream.write_all(reply.as_bytes()).await?;
     }
+}
+
+/// Name and password, with a NUL between (RFC 4616, and the LOGIN that was never a standard).
+async fn read_credentials(stream: &mut BufReader<TcpStream>, line: &str) -> std::io::Result<String> {
+    let decoded = |text: &str| String::from_utf8_lossy(&STANDARD.decode(text.trim()).unwrap_or_default()).into_owned();
+    if let Some(given) = line.trim().strip_prefix("AUTH PLAIN ") {
+        return Ok(decoded(given).trim_start_matches('\0').to_owned());
+    }
+    let mut answers = Vec::new();
+    for question in ["334 VXNlcm5hbWU6\r\n", "334 UGFzc3dvcmQ6\r\n"] {
+        stream.write_all(question.as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_line(&mut answer).await?;
+        answers.push(decoded(&answer));
+    }
+    Ok(answers.join("\0"))
 }
 
 fn judge(shared: &Shared, to: &str) -> String {

@@ -10,6 +10,8 @@ pub struct World {
     pub authority: Authority,
     pub receiver: Receiver,
     pub caller: Caller,
+    /// Where the authority's certificate lies.
+    _folder: tempfile::TempDir,
 }
 
 impl World {
@@ -21,7 +23,7 @@ impl World {
     pub async fn start_with(settings: Settings<'_>) -> Self {
         let authority = Authority::new();
         let folder = tempfile::tempdir().unwrap();
-        let file = folder.keep().join("authority.pem");
+        let file = folder.path().join("authority.pem");
         authority.write_pem(&file);
         let quoted = format!("\"{}\"", file.display());
         let mut all = vec![("egress.extra_ca_file", quoted.as_str())];
@@ -29,7 +31,7 @@ impl World {
         let server = Server::start(&all).await;
         let receiver = Receiver::start(&authority).await;
         let caller = server.admin();
-        Self { server, authority, receiver, caller }
+        Self { server, authority, receiver, caller, _folder: folder }
     }
 
     /// A webhook at the receiver, with `changes` over the plain settings; the answer to its creation.
