@@ -1,8 +1,8 @@
 //! Channel configurations: through what messages are sent.
 
+use crate::execution::is_email_address;
 use crate::fault::Faults;
 use crate::ids::{ChannelConfigurationId, SandboxId};
-use crate::execution::is_email_address;
 use crate::retry::RetrySchedule;
 use crate::secret::{HasSecrets, Secret};
 use crate::webhook::{Channel, Stamps};

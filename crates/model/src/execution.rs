@@ -130,9 +130,9 @@ pub fn is_email_address(address: &str) -> bool {
 /// Whether `number` looks like a telephone number in international form: `+` and 6 to 20 digits (E.164 has at most 15;
 /// the simulator's numbers may be longer).
 pub fn is_phone_number(number: &str) -> bool {
-    number.strip_prefix('+').is_some_and(|digits| {
-        (6..=20).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit())
-    })
+    number
+        .strip_prefix('+')
+        .is_some_and(|digits| (6..=20).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 #[cfg(test)]
@@ -144,7 +144,20 @@ mod tests {
         for good in ["jane.roe@example.com", "bounce+42@simulator.esito.test", "o'neil@a-b.example", "x@localhost"] {
             assert!(is_email_address(good), "{good}");
         }
-        for bad in ["", "jane", "@example.com", "jane@", "a b@example.com", "a@b@example.com", "a..b@example.com", "a@-b.example", "a@b..c", "<a@b.example>", "a@b.example\r\nRCPT TO:<x@y>", "jané@example.com"] {
+        for bad in [
+            "",
+            "jane",
+            "@example.com",
+            "jane@",
+            "a b@example.com",
+            "a@b@example.com",
+            "a..b@example.com",
+            "a@-b.example",
+            "a@b..c",
+            "<a@b.example>",
+            "a@b.example\r\nRCPT TO:<x@y>",
+            "jané@example.com",
+        ] {
             assert!(!is_email_address(bad), "{bad}");
         }
         assert!(is_phone_number("+999000001") && is_phone_number("+39021234567"));

@@ -285,9 +285,8 @@ impl Shard {
     /// found by it.
     pub fn of(organization: &str, sandbox: SandboxId) -> Self {
         let bytes = organization.bytes().chain(sandbox.0.as_bytes().iter().copied());
-        let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
+        let hash =
+            bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
         Self(u16::try_from(hash % u64::from(SHARDS)).expect("a remainder of 256 fits 16 bits"))
     }
 }

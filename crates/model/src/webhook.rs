@@ -270,15 +270,28 @@ impl HasSecrets for WebhookSettings {
             }
         }
         let headers = self.headers.iter_mut();
-        fields.extend(headers.map(|header| (format!("headers.{}", header.name.to_ascii_lowercase()), &mut header.value)));
+        fields
+            .extend(headers.map(|header| (format!("headers.{}", header.name.to_ascii_lowercase()), &mut header.value)));
         fields
     }
 }
 
 /// Header names that a header parameter may not have: hop-by-hop (RFC 9110 section 7.6.1), framing, and Esito's own.
 const FORBIDDEN_HEADERS: &[&str] = &[
-    "connection", "content-length", "content-type", "expect", "host", "http2-settings", "keep-alive",
-    "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
+    "connection",
+    "content-length",
+    "content-type",
+    "expect",
+    "host",
+    "http2-settings",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
     "user-agent",
 ];
 const FORBIDDEN_HEADER_PREFIXES: &[&str] = &["webhook-", "esito-"];
@@ -346,7 +359,8 @@ impl WebhookSettings {
         faults.require(is_field_value(authentication.prefix()), "$.authentication.prefix", "must be printable ASCII");
         for claim in authentication.claims.iter().flatten().map(|(name, _)| name) {
             if ["iss", "sub", "aud", "iat", "exp"].contains(&claim.as_str()) {
-                faults.add(format!("$.authentication.claims.{claim}"), "is set by its own field, not as a further claim");
+                faults
+                    .add(format!("$.authentication.claims.{claim}"), "is set by its own field, not as a further claim");
             }
         }
     }
@@ -603,11 +617,24 @@ mod tests {
             "headers": [{"name": "webhook-id", "value": "x"}, {"name": "a b", "value": "x"}, {"name": "authorization", "value": "x"},
                 {"name": "x", "value": "a\r\nb"}, {"name": "X"}],
         }));
-        assert_eq!(fault_paths(&webhook), [
-            "$.name", "$.channels", "$.timeoutSeconds", "$.maxConcurrency", "$.authentication.secret",
-            "$.authentication.privateKey", "$.authentication.claims.exp", "$.headers[0].name", "$.headers[1].name",
-            "$.headers[2].name", "$.headers[3].value", "$.headers[4].name", "$.headers[4].value",
-        ]);
+        assert_eq!(
+            fault_paths(&webhook),
+            [
+                "$.name",
+                "$.channels",
+                "$.timeoutSeconds",
+                "$.maxConcurrency",
+                "$.authentication.secret",
+                "$.authentication.privateKey",
+                "$.authentication.claims.exp",
+                "$.headers[0].name",
+                "$.headers[1].name",
+                "$.headers[2].name",
+                "$.headers[3].value",
+                "$.headers[4].name",
+                "$.headers[4].value",
+            ]
+        );
     }
 
     #[test]

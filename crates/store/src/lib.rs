@@ -15,8 +15,7 @@ pub mod work;
 use admin::{Edit, NewOrganization};
 use async_trait::async_trait;
 use lookup::{
-    AttemptView, DeliveryFilter, EventFilter, EventView, ExecutionFilter, ExecutionView, Listed, MessageFilter,
-    MessageView, Page,
+    AttemptView, DeliveryFilter, EventFilter, EventView, ExecutionView, Listed, MessageFilter, MessageView, Page,
 };
 use model::campaign::Campaign;
 use model::channel::ChannelConfiguration;
@@ -133,8 +132,8 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// An execution with its messages and their events.
     async fn execution(&self, sandbox: SandboxId, id: ExecutionId) -> Result<ExecutionView>;
-    /// Executions, the newest first.
-    async fn executions(&self, filter: ExecutionFilter, page: Page) -> Result<Listed<ExecutionView>>;
+    /// Executions with at least one such message, the newest first.
+    async fn executions(&self, filter: MessageFilter, page: Page) -> Result<Listed<ExecutionView>>;
     /// A message with its events.
     async fn message(&self, sandbox: SandboxId, key: MessageKey) -> Result<MessageView>;
     /// Messages with their events, the newest first.

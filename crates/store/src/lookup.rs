@@ -45,7 +45,7 @@ pub struct ExecutionFilter {
     pub created_by: Option<ApiKeyId>,
 }
 
-/// Which messages. `status` is that of any event of the message.
+/// Which messages; or which executions, by having such a message.
 #[derive(Clone, Debug)]
 pub struct MessageFilter {
     /// Which executions they belong to.

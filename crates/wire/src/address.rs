@@ -41,10 +41,7 @@ impl EgressPolicy {
     ///
     /// # Errors
     /// When nothing remains: the first refusal, or [`AddressRefusal::NoAddress`] when there was nothing to begin with.
-    pub fn filter(
-        &self,
-        ips: impl IntoIterator<Item = IpAddr>,
-    ) -> Result<Vec<IpAddr>, AddressRefusal> {
+    pub fn filter(&self, ips: impl IntoIterator<Item = IpAddr>) -> Result<Vec<IpAddr>, AddressRefusal> {
         let mut first_refusal = None;
         let mut allowed = Vec::new();
         for ip in ips {
@@ -152,9 +149,7 @@ pub enum UrlRefusal {
     #[error("the URL cannot be read ({0}); write it as https://host/path")]
     Malformed(url::ParseError),
     /// `http` without the operator's leave.
-    #[error(
-        "the URL uses plain http; use https (an operator can open http with egress.allow_http)"
-    )]
+    #[error("the URL uses plain http; use https (an operator can open http with egress.allow_http)")]
     PlainHttp,
     /// Neither `https` nor `http`.
     #[error("the URL's scheme is `{0}`; use https")]
@@ -299,75 +294,24 @@ const FORBIDDEN_V4: &[(Ipv4Net, ForbiddenRange)] = &[
 
 /// The refused IPv6 ranges, in the same order of precedence. Embedded IPv4 addresses are judged before this.
 const FORBIDDEN_V6: &[(Ipv6Net, ForbiddenRange)] = &[
-    (
-        v6([0, 0, 0, 0, 0, 0, 0, 0], 128),
-        ForbiddenRange::Unspecified,
-    ),
+    (v6([0, 0, 0, 0, 0, 0, 0, 0], 128), ForbiddenRange::Unspecified),
     (v6([0, 0, 0, 0, 0, 0, 0, 1], 128), ForbiddenRange::Loopback),
-    (
-        v6([0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254], 128),
-        ForbiddenRange::Metadata,
-    ),
-    (
-        v6([0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254], 128),
-        ForbiddenRange::Metadata,
-    ),
-    (
-        v6([0x64, 0xff9b, 0, 0, 0, 0, 0, 0], 96),
-        ForbiddenRange::Nat64,
-    ),
-    (
-        v6([0x64, 0xff9b, 1, 0, 0, 0, 0, 0], 48),
-        ForbiddenRange::Nat64,
-    ),
-    (
-        v6([0x100, 0, 0, 0, 0, 0, 0, 0], 64),
-        ForbiddenRange::Discard,
-    ),
-    (
-        v6([0x2001, 0, 0, 0, 0, 0, 0, 0], 32),
-        ForbiddenRange::Teredo,
-    ),
-    (
-        v6([0x2001, 0x10, 0, 0, 0, 0, 0, 0], 28),
-        ForbiddenRange::Orchid,
-    ),
-    (
-        v6([0x2001, 0x20, 0, 0, 0, 0, 0, 0], 28),
-        ForbiddenRange::Orchid,
-    ),
-    (
-        v6([0x2001, 0, 0, 0, 0, 0, 0, 0], 23),
-        ForbiddenRange::ProtocolAssignment,
-    ),
-    (
-        v6([0x2001, 0xdb8, 0, 0, 0, 0, 0, 0], 32),
-        ForbiddenRange::Documentation,
-    ),
-    (
-        v6([0x3fff, 0, 0, 0, 0, 0, 0, 0], 20),
-        ForbiddenRange::Documentation,
-    ),
-    (
-        v6([0x2002, 0, 0, 0, 0, 0, 0, 0], 16),
-        ForbiddenRange::SixToFour,
-    ),
-    (
-        v6([0xfc00, 0, 0, 0, 0, 0, 0, 0], 7),
-        ForbiddenRange::UniqueLocal,
-    ),
-    (
-        v6([0xfe80, 0, 0, 0, 0, 0, 0, 0], 10),
-        ForbiddenRange::LinkLocal,
-    ),
-    (
-        v6([0xfec0, 0, 0, 0, 0, 0, 0, 0], 10),
-        ForbiddenRange::SiteLocal,
-    ),
-    (
-        v6([0xff00, 0, 0, 0, 0, 0, 0, 0], 8),
-        ForbiddenRange::Multicast,
-    ),
+    (v6([0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254], 128), ForbiddenRange::Metadata),
+    (v6([0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254], 128), ForbiddenRange::Metadata),
+    (v6([0x64, 0xff9b, 0, 0, 0, 0, 0, 0], 96), ForbiddenRange::Nat64),
+    (v6([0x64, 0xff9b, 1, 0, 0, 0, 0, 0], 48), ForbiddenRange::Nat64),
+    (v6([0x100, 0, 0, 0, 0, 0, 0, 0], 64), ForbiddenRange::Discard),
+    (v6([0x2001, 0, 0, 0, 0, 0, 0, 0], 32), ForbiddenRange::Teredo),
+    (v6([0x2001, 0x10, 0, 0, 0, 0, 0, 0], 28), ForbiddenRange::Orchid),
+    (v6([0x2001, 0x20, 0, 0, 0, 0, 0, 0], 28), ForbiddenRange::Orchid),
+    (v6([0x2001, 0, 0, 0, 0, 0, 0, 0], 23), ForbiddenRange::ProtocolAssignment),
+    (v6([0x2001, 0xdb8, 0, 0, 0, 0, 0, 0], 32), ForbiddenRange::Documentation),
+    (v6([0x3fff, 0, 0, 0, 0, 0, 0, 0], 20), ForbiddenRange::Documentation),
+    (v6([0x2002, 0, 0, 0, 0, 0, 0, 0], 16), ForbiddenRange::SixToFour),
+    (v6([0xfc00, 0, 0, 0, 0, 0, 0, 0], 7), ForbiddenRange::UniqueLocal),
+    (v6([0xfe80, 0, 0, 0, 0, 0, 0, 0], 10), ForbiddenRange::LinkLocal),
+    (v6([0xfec0, 0, 0, 0, 0, 0, 0, 0], 10), ForbiddenRange::SiteLocal),
+    (v6([0xff00, 0, 0, 0, 0, 0, 0, 0], 8), ForbiddenRange::Multicast),
 ];
 
 /// The space that IANA gives out for public use (RFC 4291, section 2.4).
@@ -384,10 +328,7 @@ fn range_of(ip: IpAddr) -> Option<ForbiddenRange> {
 }
 
 fn range_of_v4(ip: Ipv4Addr) -> Option<ForbiddenRange> {
-    FORBIDDEN_V4
-        .iter()
-        .find(|(net, _)| net.contains(&ip))
-        .map(|(_, range)| *range)
+    FORBIDDEN_V4.iter().find(|(net, _)| net.contains(&ip)).map(|(_, range)| *range)
 }
 
 fn range_of_v6(ip: Ipv6Addr) -> Option<ForbiddenRange> {

@@ -43,16 +43,11 @@ pub struct Claims<'a> {
 impl Claims<'_> {
     /// `exp`, in seconds since 1970: from then on the token is not to be used.
     pub fn expires_at_secs(&self) -> i64 {
-        self.issued_at_secs
-            .saturating_add(i64::from(self.expires_in_secs))
+        self.issued_at_secs.saturating_add(i64::from(self.expires_in_secs))
     }
 
     fn named(&self) -> [(&'static str, Option<&str>); 3] {
-        [
-            ("iss", self.issuer),
-            ("sub", self.subject),
-            ("aud", self.audience),
-        ]
+        [("iss", self.issuer), ("sub", self.subject), ("aud", self.audience)]
     }
 
     fn takes_extra(&self, name: &str) -> bool {
@@ -84,18 +79,12 @@ impl SigningKey {
     /// # Errors
     /// When the cryptographic library fails, which a key that was read whole does not make it do.
     pub fn sign(&self, kid: Option<&str>, claims: &Claims<'_>) -> Result<SecretString, SignError> {
-        let header = Header {
-            alg: self.algorithm(),
-            typ: "JWT",
-            kid,
-        };
+        let header = Header { alg: self.algorithm(), typ: "JWT", kid };
         let mut token = String::with_capacity(512);
         push_json(&header, &mut token);
         token.push('.');
         push_json(claims, &mut token);
-        let signature = self
-            .signature_of(token.as_bytes())
-            .ok_or(SignError::Failed)?;
+        let signature = self.signature_of(token.as_bytes()).ok_or(SignError::Failed)?;
         token.push('.');
         URL_SAFE_NO_PAD.encode_string(signature, &mut token);
         Ok(SecretString::from(token))
@@ -115,9 +104,7 @@ pub enum KeyError {
     #[error("{} signs with a secret, not with a private key", name(*.0))]
     NeedsSecret(JwtAlgorithm),
     /// No PEM block with a private key.
-    #[error(
-        "the private key is not PEM; paste it whole, from `-----BEGIN … PRIVATE KEY-----` to its end line"
-    )]
+    #[error("the private key is not PEM; paste it whole, from `-----BEGIN … PRIVATE KEY-----` to its end line")]
     NotPem,
     /// A PEM block that holds something else, such as a certificate.
     #[error("the PEM holds no private key but a `{0}`; paste the private key")]

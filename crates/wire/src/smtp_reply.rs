@@ -73,10 +73,7 @@ pub type EnhancedCode = (u8, u16, u16);
 pub fn classify(code: u16, enhanced: Option<EnhancedCode>, text: &str) -> Classified {
     let text = bounded(text);
     let enhanced = enhanced.or_else(|| parse_enhanced(text));
-    let matched = MATCHER
-        .matches(&canonical(code, enhanced, text))
-        .iter()
-        .next();
+    let matched = MATCHER.matches(&canonical(code, enhanced, text)).iter().next();
     let found = matched.map_or(Classified::UNDETERMINED, |index| RULES[index].1);
     if (400..500).contains(&code) && found.failure_type == FailureType::Hard {
         return Classified::SOFT_BOUNCE;
@@ -88,10 +85,7 @@ pub fn classify(code: u16, enhanced: Option<EnhancedCode>, text: &str) -> Classi
 /// Numbers that only look like one (versions, addresses) are passed over.
 pub fn parse_enhanced(text: &str) -> Option<EnhancedCode> {
     let mut after_code = true;
-    for word in bounded(text)
-        .split([' ', '\t', '\r', '\n', '-'])
-        .filter(|word| !word.is_empty())
-    {
+    for word in bounded(text).split([' ', '\t', '\r', '\n', '-']).filter(|word| !word.is_empty()) {
         let bare = word.trim_start_matches(['#', '(', '[', '<', '"']);
         let set_off = bare.len() < word.len();
         if let Some(enhanced) = read_enhanced(bare).filter(|_| after_code || set_off) {
@@ -121,11 +115,7 @@ fn read_enhanced(word: &str) -> Option<EnhancedCode> {
     if parts.next().is_some() || !matches!(class, "2" | "4" | "5") {
         return None;
     }
-    Some((
-        class.parse().ok()?,
-        read_number(subject)?,
-        read_number(detail)?,
-    ))
+    Some((class.parse().ok()?, read_number(subject)?, read_number(detail)?))
 }
 
 /// One to three digits.

@@ -70,10 +70,7 @@ impl SigningSecret {
 
     fn from_bytes(bytes: Vec<u8>) -> Self {
         let key = hmac::Key::new(hmac::HMAC_SHA256, &bytes);
-        Self {
-            bytes: SecretSlice::from(bytes),
-            key,
-        }
+        Self { bytes: SecretSlice::from(bytes), key }
     }
 
     fn tag(&self, id: &str, timestamp: &str, body: &[u8]) -> hmac::Tag {
@@ -128,20 +125,13 @@ pub fn verify_v1(
     check_timestamp(timestamp_header, now_secs, tolerance_secs)?;
     let tag = secret.tag(id, timestamp_header, body);
     let mut seen = false;
-    for encoded in signature_header
-        .split(' ')
-        .filter_map(|part| part.strip_prefix(VERSION_PREFIX))
-    {
+    for encoded in signature_header.split(' ').filter_map(|part| part.strip_prefix(VERSION_PREFIX)) {
         seen = true;
         if is_tag(encoded, &tag) {
             return Ok(());
         }
     }
-    Err(if seen {
-        VerifyError::Mismatch
-    } else {
-        VerifyError::NoSignature
-    })
+    Err(if seen { VerifyError::Mismatch } else { VerifyError::NoSignature })
 }
 
 /// Why a text is no webhook secret.
@@ -165,9 +155,7 @@ pub enum VerifyError {
     #[error("webhook-timestamp is {0} s in the past, more than the tolerance; compare the clocks")]
     TooOld(u64),
     /// The timestamp is further ahead than the tolerance.
-    #[error(
-        "webhook-timestamp is {0} s in the future, more than the tolerance; compare the clocks"
-    )]
+    #[error("webhook-timestamp is {0} s in the future, more than the tolerance; compare the clocks")]
     TooNew(u64),
     /// The header holds no `v1` signature.
     #[error("webhook-signature holds no v1 signature")]
@@ -192,11 +180,7 @@ fn check_timestamp(header: &str, now_secs: i64, tolerance_secs: u32) -> Result<(
     if distance <= u64::from(tolerance_secs) {
         return Ok(());
     }
-    Err(if timestamp < now_secs {
-        VerifyError::TooOld(distance)
-    } else {
-        VerifyError::TooNew(distance)
-    })
+    Err(if timestamp < now_secs { VerifyError::TooOld(distance) } else { VerifyError::TooNew(distance) })
 }
 
 /// Compares in a time that does not depend on where the two differ.

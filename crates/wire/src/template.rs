@@ -10,8 +10,7 @@
 mod syntax;
 
 use handlebars::{
-    Context, Handlebars, Helper, HelperDef, HelperResult, Output, RenderContext, RenderErrorReason,
-    Renderable,
+    Context, Handlebars, Helper, HelperDef, HelperResult, Output, RenderContext, RenderErrorReason, Renderable,
 };
 use model::campaign::Content;
 use model::execution::Personalization;
@@ -121,11 +120,7 @@ impl Template {
     pub fn compile(channel: Channel, content: &Content) -> Result<Self, Vec<Fault>> {
         let sources = match channel {
             Channel::Email => {
-                vec![
-                    (Part::Subject, &content.subject),
-                    (Part::Html, &content.html),
-                    (Part::Text, &content.text),
-                ]
+                vec![(Part::Subject, &content.subject), (Part::Html, &content.html), (Part::Text, &content.text)]
             }
             Channel::Sms => vec![(Part::Text, &content.text)],
         };
@@ -136,20 +131,10 @@ impl Template {
             };
             match syntax::compile(source) {
                 Ok(template) => parts.push((part, template)),
-                Err(message) => faults.push(Fault {
-                    path: format!("$.content.{part}"),
-                    message,
-                }),
+                Err(message) => faults.push(Fault { path: format!("$.content.{part}"), message }),
             }
         }
-        if faults.is_empty() {
-            Ok(Self {
-                strict: content.strict_variables,
-                parts,
-            })
-        } else {
-            Err(faults)
-        }
+        if faults.is_empty() { Ok(Self { strict: content.strict_variables, parts }) } else { Err(faults) }
     }
 
     /// Renders every part for a recipient.
@@ -185,16 +170,8 @@ impl Template {
             (_, false) => &REGISTRIES.text,
             (_, true) => &REGISTRIES.text_strict,
         };
-        let limit = if part == Part::Subject {
-            MAX_SUBJECT_BYTES
-        } else {
-            MAX_RENDERED_BYTES
-        };
-        let mut output = BoundedOutput {
-            text: String::new(),
-            limit,
-            overflowed: false,
-        };
+        let limit = if part == Part::Subject { MAX_SUBJECT_BYTES } else { MAX_RENDERED_BYTES };
+        let mut output = BoundedOutput { text: String::new(), limit, overflowed: false };
         let toll = Toll::new(context_bytes);
         let mut render_context = RenderContext::new(None);
         render_context.register_local_helper(syntax::TOLL, Box::new(&toll));
@@ -246,10 +223,7 @@ fn data_of(personalization: &Personalization) -> Result<Value, RenderError> {
         context.remove("system");
     }
     let profile = read(&personalization.profile, "profile")?;
-    Ok(Value::Object(Map::from_iter([
-        ("context".to_owned(), context),
-        ("profile".to_owned(), profile),
-    ])))
+    Ok(Value::Object(Map::from_iter([("context".to_owned(), context), ("profile".to_owned(), profile)])))
 }
 
 /// A header cannot hold line breaks (RFC 5322 section 2.2), and other control characters do no good there either.
@@ -271,17 +245,9 @@ fn explain(part: Part, error: &handlebars::RenderError) -> RenderError {
     match error.reason() {
         RenderErrorReason::MissingVariable(variable) => {
             let variable = variable.clone().unwrap_or_else(|| "looked up".to_owned());
-            RenderError::MissingVariable {
-                part,
-                variable,
-                line,
-                column,
-            }
+            RenderError::MissingVariable { part, variable, line, column }
         }
-        reason => RenderError::Helper {
-            part,
-            message: format!("{reason} (line {line}, column {column})"),
-        },
+        reason => RenderError::Helper { part, message: format!("{reason} (line {line}, column {column})") },
     }
 }
 
@@ -312,10 +278,7 @@ struct Toll {
 impl Toll {
     fn new(context_bytes: usize) -> Self {
         let bytes = u64::try_from(context_bytes).unwrap_or(u64::MAX);
-        Self {
-            left: AtomicU64::new(MAX_WORK),
-            heavy_cost: 1 + bytes / BYTES_OF_ONE_WORK,
-        }
+        Self { left: AtomicU64::new(MAX_WORK), heavy_cost: 1 + bytes / BYTES_OF_ONE_WORK }
     }
 
     fn is_used_up(&self) -> bool {
@@ -332,20 +295,11 @@ impl HelperDef for &Toll {
         _: &mut RenderContext<'reg, 'rc>,
         _: &mut dyn Output,
     ) -> HelperResult {
-        let weight = |index| {
-            helper
-                .param(index)
-                .and_then(|param| param.value().as_u64())
-                .unwrap_or(0)
-        };
+        let weight = |index| helper.param(index).and_then(|param| param.value().as_u64()).unwrap_or(0);
         let cost = weight(0).saturating_add(weight(1).saturating_mul(self.heavy_cost));
         let left = self.left.load(Ordering::Relaxed).saturating_sub(cost);
         self.left.store(left, Ordering::Relaxed);
-        if left == 0 {
-            Err(RenderErrorReason::Other("too much work".to_owned()).into())
-        } else {
-            Ok(())
-        }
+        if left == 0 { Err(RenderErrorReason::Other("too much work".to_owned()).into()) } else { Ok(()) }
     }
 }
 

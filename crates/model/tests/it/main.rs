@@ -9,7 +9,13 @@ use model::webhook::{Channel, Payload};
 use std::sync::Arc;
 use uuid::Uuid;
 
-fn event(channel: Channel, recipient: Recipient, outcome: Outcome, retry_count: u32, payload: Payload) -> FeedbackEvent {
+fn event(
+    channel: Channel,
+    recipient: Recipient,
+    outcome: Outcome,
+    retry_count: u32,
+    payload: Payload,
+) -> FeedbackEvent {
     let execution: ExecutionId = "HUMA-382252089344004096".parse().unwrap();
     FeedbackEvent {
         key: EventKey { message: MessageKey { execution, ordinal: 3 }, number: 1 },
@@ -39,11 +45,7 @@ fn event(channel: Channel, recipient: Recipient, outcome: Outcome, retry_count: 
 }
 
 fn recipient(namespace: &str, user_id: &str, address: Option<&str>) -> Recipient {
-    Recipient {
-        user_id: user_id.to_owned(),
-        namespace: namespace.to_owned(),
-        address: address.map(str::to_owned),
-    }
+    Recipient { user_id: user_id.to_owned(), namespace: namespace.to_owned(), address: address.map(str::to_owned) }
 }
 
 fn jane() -> Recipient {
@@ -81,7 +83,8 @@ fn golden(name: &str, event: &FeedbackEvent) {
 
 #[test]
 fn standard_bodies() {
-    let standard = |recipient, verdict, retries| event(Channel::Email, recipient, outcome(verdict), retries, Payload::Standard);
+    let standard =
+        |recipient, verdict, retries| event(Channel::Email, recipient, outcome(verdict), retries, Payload::Standard);
     golden("standard-bounce", &standard(jane(), bounce(), 0));
     golden("standard-sent", &standard(jane(), Verdict::Sent, 2));
     let other = recipient("ECID", "88123", Some("jane.roe@example.com"));
@@ -107,12 +110,26 @@ fn the_standard_body_has_the_documented_keys_and_no_others() {
         keys.sort();
         keys
     };
-    assert_eq!(keys(&body), [
-        "channel", "eventType", "identityMap", "imsOrg", "messageDeliveryFeedback", "messageExecution", "requestId", "sandbox"
-    ]);
-    assert_eq!(keys(&body["messageExecution"]), ["campaignID", "campaignVersionID", "messageExecutionID", "messageType"]);
-    assert_eq!(keys(&body["messageDeliveryFeedback"]), [
-        "feedbackStatus", "messageExclusion", "messageFailure", "offers", "retryCount"
-    ]);
+    assert_eq!(
+        keys(&body),
+        [
+            "channel",
+            "eventType",
+            "identityMap",
+            "imsOrg",
+            "messageDeliveryFeedback",
+            "messageExecution",
+            "requestId",
+            "sandbox"
+        ]
+    );
+    assert_eq!(
+        keys(&body["messageExecution"]),
+        ["campaignID", "campaignVersionID", "messageExecutionID", "messageType"]
+    );
+    assert_eq!(
+        keys(&body["messageDeliveryFeedback"]),
+        ["feedbackStatus", "messageExclusion", "messageFailure", "offers", "retryCount"]
+    );
     assert_eq!(body["messageDeliveryFeedback"]["offers"], serde_json::Value::Null);
 }

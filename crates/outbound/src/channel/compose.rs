@@ -58,11 +58,7 @@ pub fn compose(letter: &Letter<'_>, content: &Rendered) -> Vec<u8> {
 }
 
 fn message_id(letter: &Letter<'_>) -> String {
-    let domain = letter
-        .from
-        .address
-        .rsplit_once('@')
-        .map_or("localhost", |(_, domain)| domain);
+    let domain = letter.from.address.rsplit_once('@').map_or("localhost", |(_, domain)| domain);
     format!("<{}@{domain}>", letter.id)
 }
 
@@ -74,10 +70,7 @@ fn body(id: MessageId, content: &Rendered) -> MimePart<'static> {
             // `=_` cannot occur in quoted-printable or base64 (RFC 2045 section 6.7), and plain text would have to
             // spell the message's id.
             let boundary = format!("=_{}", id.0.simple());
-            MimePart::new(
-                ContentType::new("multipart/alternative").attribute("boundary", boundary),
-                parts,
-            )
+            MimePart::new(ContentType::new("multipart/alternative").attribute("boundary", boundary), parts)
         }
         (text, None) => text_part("text/plain", text.as_deref().unwrap_or_default()),
     }
@@ -88,10 +81,7 @@ fn body(id: MessageId, content: &Rendered) -> MimePart<'static> {
 fn text_part(content_type: &'static str, text: &str) -> MimePart<'static> {
     let text = normalized(text);
     let special = text.bytes().filter(|byte| !byte.is_ascii()).count();
-    let plain = special == 0
-        && text
-            .split('\n')
-            .all(|line| line.len() <= 76 && !line.ends_with([' ', '\t']));
+    let plain = special == 0 && text.split('\n').all(|line| line.len() <= 76 && !line.ends_with([' ', '\t']));
     let (encoding, encoded) = if plain {
         ("7bit", text.replace('\n', "\r\n"))
     } else if special * 4 > text.len() {
@@ -106,10 +96,7 @@ fn text_part(content_type: &'static str, text: &str) -> MimePart<'static> {
 /// One `\n` for every kind of line break, none at the end (a part's end supplies it), and no other control characters.
 fn normalized(text: &str) -> String {
     let text = text.replace("\r\n", "\n").replace('\r', "\n");
-    text.trim_end_matches('\n')
-        .chars()
-        .filter(|c| !c.is_ascii_control() || matches!(c, '\n' | '\t'))
-        .collect()
+    text.trim_end_matches('\n').chars().filter(|c| !c.is_ascii_control() || matches!(c, '\n' | '\t')).collect()
 }
 
 fn base64_lines(text: &str) -> String {
@@ -154,20 +141,11 @@ fn quoted_printable(text: &str) -> String {
 /// within quotes, as some libraries write it, is none (RFC 2047 section 5).
 fn mailbox(mailbox: &Mailbox) -> String {
     let address = &mailbox.address;
-    let name = mailbox
-        .name
-        .as_deref()
-        .map(str::trim)
-        .filter(|name| !name.is_empty());
+    let name = mailbox.name.as_deref().map(str::trim).filter(|name| !name.is_empty());
     match name {
         None => address.clone(),
-        Some(name)
-            if name.bytes().all(is_header_text) && name.len() <= 60 && !name.contains("=?") =>
-        {
-            format!(
-                "\"{}\"\r\n <{address}>",
-                name.replace('\\', "\\\\").replace('"', "\\\"")
-            )
+        Some(name) if name.bytes().all(is_header_text) && name.len() <= 60 && !name.contains("=?") => {
+            format!("\"{}\"\r\n <{address}>", name.replace('\\', "\\\\").replace('"', "\\\""))
         }
         Some(name) => format!("{}\r\n <{address}>", encoded_words(name)),
     }

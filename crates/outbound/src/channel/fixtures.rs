@@ -3,9 +3,7 @@
 use model::campaign::{Audience, CampaignSettings, Category, Content, Schedule};
 use model::clock::{Clock, Timestamp};
 use model::execution::{DueMessage, ExecutionFacts, Priority, Recipient};
-use model::ids::{
-    ApiKeyId, CampaignId, CampaignVersionId, ChannelConfigurationId, ExecutionId, MessageKey,
-};
+use model::ids::{ApiKeyId, CampaignId, CampaignVersionId, ChannelConfigurationId, ExecutionId, MessageKey};
 use model::webhook::Channel;
 use std::sync::Arc;
 use store::work::LiveVersion;
@@ -48,10 +46,7 @@ pub(crate) fn version(channel: Channel) -> LiveVersion {
 pub(crate) fn message(address: Option<&str>) -> DueMessage {
     let id = ExecutionId::floor_at(Timestamp(1_800_000_000_000));
     DueMessage {
-        key: MessageKey {
-            execution: id,
-            ordinal: 0,
-        },
+        key: MessageKey { execution: id, ordinal: 0 },
         execution: Arc::new(ExecutionFacts {
             id,
             request_id: "r".to_owned(),

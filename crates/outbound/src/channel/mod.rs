@@ -45,10 +45,7 @@ pub enum Sent {
 impl Sent {
     /// Decided, and nothing follows.
     pub fn decided(verdict: Verdict, now: Timestamp) -> Self {
-        Self::Decided {
-            outcome: Outcome::new(verdict, now),
-            planned: None,
-        }
+        Self::Decided { outcome: Outcome::new(verdict, now), planned: None }
     }
 }
 
@@ -76,12 +73,10 @@ pub fn sender_for(
 ) -> Arc<dyn Sender> {
     match configuration.settings.kind {
         ChannelType::Simulator => Arc::new(Simulator::new(templates, clock)),
-        ChannelType::Smtp => {
-            match SmtpSender::new(&configuration.settings, templates, clock.clone(), tls) {
-                Ok(sender) => Arc::new(sender),
-                Err(reason) => Arc::new(Misconfigured { reason, clock }),
-            }
-        }
+        ChannelType::Smtp => match SmtpSender::new(&configuration.settings, templates, clock.clone(), tls) {
+            Ok(sender) => Arc::new(sender),
+            Err(reason) => Arc::new(Misconfigured { reason, clock }),
+        },
     }
 }
 
@@ -96,9 +91,6 @@ struct Misconfigured {
 impl Sender for Misconfigured {
     async fn send(&self, _message: &DueMessage, _version: &LiveVersion, _gate: &dyn Gate) -> Sent {
         let delay = Outcome::new(Verdict::Delay, self.clock.now());
-        Sent::Later {
-            delay,
-            at_the_end: Verdict::Error(Failure::admin(&self.reason)),
-        }
+        Sent::Later { delay, at_the_end: Verdict::Error(Failure::admin(&self.reason)) }
     }
 }

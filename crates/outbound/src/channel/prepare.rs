@@ -37,37 +37,24 @@ pub fn prepare<'m>(
     let template = templates.get(version);
     let template = template.as_ref().as_ref().map_err(|fault| {
         // Templates are checked when they are written, so this campaign was stored by another way.
-        let reason = format!(
-            "the campaign's content does not compile: {}: {}",
-            fault.path, fault.message
-        );
+        let reason = format!("the campaign's content does not compile: {}: {}", fault.path, fault.message);
         ended(Verdict::Error(Failure::admin(reason)))
     })?;
     let nothing = Personalization::default();
     let rendered = template.render(message.personalization.as_deref().unwrap_or(&nothing));
-    let rendered = rendered.map_err(|error| {
-        ended(Verdict::Exclude(Exclusion::rendering_error(
-            error.to_string(),
-        )))
-    })?;
+    let rendered = rendered.map_err(|error| ended(Verdict::Exclude(Exclusion::rendering_error(error.to_string()))))?;
     Ok(Prepared { address, rendered })
 }
 
 fn check_address(message: &DueMessage, channel: Channel) -> Result<&str, Exclusion> {
     match (channel, message.recipient.address.as_deref()) {
-        (Channel::Email, None) => Err(Exclusion::no_email_address(
-            "the recipient has no email address",
-        )),
-        (Channel::Email, Some(address)) if !is_email_address(address) => Err(
-            Exclusion::malformed_email_address("the email address is not one that can be sent to"),
-        ),
-        (Channel::Sms, None) => Err(Exclusion::no_phone_number(
-            "the recipient has no telephone number",
-        )),
+        (Channel::Email, None) => Err(Exclusion::no_email_address("the recipient has no email address")),
+        (Channel::Email, Some(address)) if !is_email_address(address) => {
+            Err(Exclusion::malformed_email_address("the email address is not one that can be sent to"))
+        }
+        (Channel::Sms, None) => Err(Exclusion::no_phone_number("the recipient has no telephone number")),
         (Channel::Sms, Some(number)) if !is_phone_number(number) => {
-            Err(Exclusion::no_phone_number(
-                "the telephone number is not in international form, such as +39021234567",
-            ))
+            Err(Exclusion::no_phone_number("the telephone number is not in international form, such as +39021234567"))
         }
         (_, Some(address)) => Ok(address),
     }
@@ -91,10 +78,7 @@ struct Kept {
 
 impl Default for Kept {
     fn default() -> Self {
-        Self {
-            templates: LruCache::unbounded(),
-            bytes: 0,
-        }
+        Self { templates: LruCache::unbounded(), bytes: 0 }
     }
 }
 
@@ -106,10 +90,7 @@ impl Templates {
         }
         let content = &version.settings.content;
         let compiled = Template::compile(version.settings.channel, content).map_err(|faults| {
-            let unknown = || Fault {
-                path: "$.content".to_owned(),
-                message: "it is empty".to_owned(),
-            };
+            let unknown = || Fault { path: "$.content".to_owned(), message: "it is empty".to_owned() };
             faults.into_iter().next().unwrap_or_else(unknown)
         });
         let compiled = Arc::new(compiled);
@@ -147,10 +128,7 @@ mod tests {
 
     fn verdict(message: &DueMessage, version: &LiveVersion) -> Verdict {
         match *prepare(message, version, &Templates::default(), Timestamp(7)).unwrap_err() {
-            Sent::Decided {
-                outcome,
-                planned: None,
-            } if outcome.occurred_at == Timestamp(7) => outcome.verdict,
+            Sent::Decided { outcome, planned: None } if outcome.occurred_at == Timestamp(7) => outcome.verdict,
             other => panic!("{other:?}"),
         }
     }
@@ -164,13 +142,7 @@ mod tests {
         let (email, sms) = (version(Channel::Email), version(Channel::Sms));
         assert_eq!(exclusion(&message(None), &email), "050020");
         assert_eq!(exclusion(&message(Some("jane")), &email), "050024");
-        assert_eq!(
-            exclusion(
-                &message(Some("a@b.example\r\nRCPT TO:<x@y.example>")),
-                &email
-            ),
-            "050024"
-        );
+        assert_eq!(exclusion(&message(Some("a@b.example\r\nRCPT TO:<x@y.example>")), &email), "050024");
         assert_eq!(exclusion(&message(None), &sms), "050153");
         assert_eq!(exclusion(&message(Some("0212")), &sms), "050153");
     }
@@ -203,17 +175,7 @@ mod tests {
             templates.get(&version);
         }
         let kept = templates.kept();
-        assert!(
-            kept.bytes <= KEPT_BYTES && kept.templates.len() > 60,
-            "{}",
-            kept.templates.len()
-        );
-        assert_eq!(
-            kept.bytes,
-            kept.templates
-                .iter()
-                .map(|(_, (bytes, _))| bytes)
-                .sum::<usize>()
-        );
+        assert!(kept.bytes <= KEPT_BYTES && kept.templates.len() > 60, "{}", kept.templates.len());
+        assert_eq!(kept.bytes, kept.templates.iter().map(|(_, (bytes, _))| bytes).sum::<usize>());
     }
 }

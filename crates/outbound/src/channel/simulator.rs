@@ -70,49 +70,29 @@ impl Behavior {
     fn of_email(address: &str) -> Option<Self> {
         let (local, domain) = address.rsplit_once('@')?;
         let name = local.split('+').next().unwrap_or(local);
-        let known = BEHAVIORS
-            .iter()
-            .find(|(known, _)| name.eq_ignore_ascii_case(known));
-        known
-            .filter(|_| domain.eq_ignore_ascii_case(DOMAIN))
-            .map(|(_, behavior)| *behavior)
+        let known = BEHAVIORS.iter().find(|(known, _)| name.eq_ignore_ascii_case(known));
+        known.filter(|_| domain.eq_ignore_ascii_case(DOMAIN)).map(|(_, behavior)| *behavior)
     }
 
     fn of_number(number: &str) -> Option<Self> {
-        let digit = number
-            .strip_prefix(NUMBER_PREFIX)?
-            .chars()
-            .next()?
-            .to_digit(10)?;
+        let digit = number.strip_prefix(NUMBER_PREFIX)?.chars().next()?.to_digit(10)?;
         let index = usize::try_from(digit).ok()?.checked_sub(1)?;
         BEHAVIORS.get(index).map(|(_, behavior)| *behavior)
     }
 
     /// What happens at once, and what follows.
     fn verdicts(self, channel: Channel) -> (Verdict, Option<Verdict>) {
-        let no_such_user =
-            |category| simulated(category, FailureType::Hard, "10", "550 5.1.1 no such user");
+        let no_such_user = |category| simulated(category, FailureType::Hard, "10", "550 5.1.1 no such user");
         match self {
             Self::Sent => (Verdict::Sent, None),
             Self::Delivered => (Verdict::Sent, Some(Verdict::Delivered)),
             Self::Bounce => (Verdict::Bounce(no_such_user(FailureCategory::Sync)), None),
             Self::SoftBounce => {
-                let full = simulated(
-                    FailureCategory::Sync,
-                    FailureType::Soft,
-                    "22",
-                    "552 5.2.2 mailbox full",
-                );
+                let full = simulated(FailureCategory::Sync, FailureType::Soft, "22", "552 5.2.2 mailbox full");
                 (Verdict::Bounce(full), None)
             }
-            Self::Error => (
-                Verdict::Error(Failure::admin("simulated: the relay cannot be used")),
-                None,
-            ),
-            Self::LateBounce => (
-                Verdict::Sent,
-                Some(Verdict::Bounce(no_such_user(FailureCategory::Async))),
-            ),
+            Self::Error => (Verdict::Error(Failure::admin("simulated: the relay cannot be used")), None),
+            Self::LateBounce => (Verdict::Sent, Some(Verdict::Bounce(no_such_user(FailureCategory::Async)))),
             Self::Delay => (Verdict::Delay, Some(Verdict::Sent)),
             Self::Exclude => {
                 let exclusion = match channel {
@@ -125,18 +105,8 @@ impl Behavior {
     }
 }
 
-fn simulated(
-    category: FailureCategory,
-    failure_type: FailureType,
-    code: &str,
-    reason: &str,
-) -> Failure {
-    Failure {
-        category,
-        failure_type,
-        code: code.to_owned(),
-        reason: format!("{reason} (simulated)"),
-    }
+fn simulated(category: FailureCategory, failure_type: FailureType, code: &str, reason: &str) -> Failure {
+    Failure { category, failure_type, code: code.to_owned(), reason: format!("{reason} (simulated)") }
 }
 
 /// The sender of a channel configuration of type `simulator`.
@@ -168,10 +138,7 @@ impl Sender for Simulator {
             let at = now + SECOND_AFTER;
             (at, Outcome::new(verdict, at))
         });
-        Sent::Decided {
-            outcome: Outcome::new(first, now),
-            planned,
-        }
+        Sent::Decided { outcome: Outcome::new(first, now), planned }
     }
 }
 
@@ -196,30 +163,17 @@ mod tests {
     /// The outcomes of a send, as `status type/code`.
     async fn outcomes(channel: Channel, address: &str) -> Vec<String> {
         let simulator = Simulator::new(Arc::default(), Arc::new(Still(NOW)));
-        let sent = simulator
-            .send(&message(Some(address)), &version(channel), &Shut)
-            .await;
-        let Sent::Decided { outcome, planned } = sent else {
-            panic!("{sent:?}")
-        };
+        let sent = simulator.send(&message(Some(address)), &version(channel), &Shut).await;
+        let Sent::Decided { outcome, planned } = sent else { panic!("{sent:?}") };
         assert_eq!(outcome.occurred_at, NOW);
         let (at, second) = planned.unzip();
         assert!(at.is_none_or(|at| at > NOW && at.since(NOW) < Duration::from_secs(1)));
         let tell = |verdict: &Verdict| match (verdict.failure(), verdict.exclusion()) {
-            (Some(f), _) => format!(
-                "{} {:?} {:?}/{}",
-                verdict.status().as_str(),
-                f.category,
-                f.failure_type,
-                f.code
-            ),
+            (Some(f), _) => format!("{} {:?} {:?}/{}", verdict.status().as_str(), f.category, f.failure_type, f.code),
             (_, Some(exclusion)) => format!("exclude {}", exclusion.code),
             _ => verdict.status().as_str().to_owned(),
         };
-        std::iter::once(outcome)
-            .chain(second)
-            .map(|outcome| tell(&outcome.verdict))
-            .collect()
+        std::iter::once(outcome).chain(second).map(|outcome| tell(&outcome.verdict)).collect()
     }
 
     #[tokio::test]
@@ -235,24 +189,11 @@ mod tests {
             &["exclude 050024"],
         ];
         for (index, ((name, _), expected)) in BEHAVIORS.into_iter().zip(expected).enumerate() {
-            for address in [
-                format!("{name}@{DOMAIN}"),
-                format!("{}+42@Simulator.Esito.Test", name.to_uppercase()),
-            ] {
-                assert_eq!(
-                    outcomes(Channel::Email, &address).await,
-                    expected,
-                    "{address}"
-                );
+            for address in [format!("{name}@{DOMAIN}"), format!("{}+42@Simulator.Esito.Test", name.to_uppercase())] {
+                assert_eq!(outcomes(Channel::Email, &address).await, expected, "{address}");
             }
-            for number in [
-                format!("{NUMBER_PREFIX}{}", index + 1),
-                format!("{NUMBER_PREFIX}{}0042", index + 1),
-            ] {
-                let expected: Vec<_> = expected
-                    .iter()
-                    .map(|one| one.replace("050024", "050153"))
-                    .collect();
+            for number in [format!("{NUMBER_PREFIX}{}", index + 1), format!("{NUMBER_PREFIX}{}0042", index + 1)] {
+                let expected: Vec<_> = expected.iter().map(|one| one.replace("050024", "050153")).collect();
                 assert_eq!(outcomes(Channel::Sms, &number).await, expected, "{number}");
             }
         }
@@ -260,24 +201,13 @@ mod tests {
 
     #[tokio::test]
     async fn other_addresses_yield_sent() {
-        for address in [
-            "bounce@example.com",
-            "jane@simulator.esito.test",
-            "bounces@simulator.esito.test",
-        ] {
-            assert_eq!(
-                outcomes(Channel::Email, address).await,
-                ["sent"],
-                "{address}"
-            );
+        for address in ["bounce@example.com", "jane@simulator.esito.test", "bounces@simulator.esito.test"] {
+            assert_eq!(outcomes(Channel::Email, address).await, ["sent"], "{address}");
         }
         for number in ["+999000009", "+999000000", "+99900001", "+39021234567"] {
             assert_eq!(outcomes(Channel::Sms, number).await, ["sent"], "{number}");
         }
-        assert_eq!(
-            outcomes(Channel::Email, "no address").await,
-            ["exclude 050024"]
-        );
+        assert_eq!(outcomes(Channel::Email, "no address").await, ["exclude 050024"]);
     }
 
     #[tokio::test]
@@ -286,12 +216,8 @@ mod tests {
         version.settings.content.strict_variables = true;
         version.settings.content.subject = Some("{{context.missing}}".to_owned());
         let simulator = Simulator::new(Arc::default(), Arc::new(Still(NOW)));
-        let sent = simulator
-            .send(&message(Some("sent@simulator.esito.test")), &version, &Shut)
-            .await;
-        let Sent::Decided { outcome, .. } = sent else {
-            panic!("{sent:?}")
-        };
+        let sent = simulator.send(&message(Some("sent@simulator.esito.test")), &version, &Shut).await;
+        let Sent::Decided { outcome, .. } = sent else { panic!("{sent:?}") };
         assert_eq!(outcome.verdict.status(), FeedbackStatus::Exclude);
         assert_eq!(outcome.verdict.exclusion().unwrap().code, "050302");
     }

@@ -80,7 +80,12 @@ impl Work for ChannelWork {
         self.store.channels_with_due().await
     }
 
-    async fn read(&self, queue: ChannelConfigurationId, now: Timestamp, limit: usize) -> store::Result<Rows<DueMessage>> {
+    async fn read(
+        &self,
+        queue: ChannelConfigurationId,
+        now: Timestamp,
+        limit: usize,
+    ) -> store::Result<Rows<DueMessage>> {
         let found = self.store.due_messages(queue, now, limit).await?;
         Ok(Rows { rows: found.messages, next_at: found.next_at })
     }
@@ -151,7 +156,13 @@ impl ChannelWork {
         }
     }
 
-    fn later(&self, configuration: &ChannelConfiguration, row: &DueMessage, delay: Outcome, at_the_end: Verdict) -> What {
+    fn later(
+        &self,
+        configuration: &ChannelConfiguration,
+        row: &DueMessage,
+        delay: Outcome,
+        at_the_end: Verdict,
+    ) -> What {
         let now = self.clock.now();
         let schedule = configuration.settings.retry_schedule();
         match schedule.next(row.first_due, now, row.failures + 1, self.entropy.unit(), None) {

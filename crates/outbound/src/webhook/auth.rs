@@ -39,19 +39,13 @@ impl Signer {
             .iter()
             .map(|entry| {
                 let text = entry.secret.as_ref().map_or("", Secret::expose);
-                let secret = SigningSecret::parse(text)
-                    .map_err(|error| configuration(format!("signing: {error}")))?;
-                Ok(Signature {
-                    secret,
-                    expires_at: entry.expires_at,
-                })
+                let secret = SigningSecret::parse(text).map_err(|error| configuration(format!("signing: {error}")))?;
+                Ok(Signature { secret, expires_at: entry.expires_at })
             })
             .collect::<Result<_, AttemptError>>()?;
         match signatures.iter().any(|one| one.expires_at.is_none()) {
             true => Ok(Some(Self(signatures))),
-            false => Err(configuration(
-                "signing: there is no current secret; rotate it",
-            )),
+            false => Err(configuration("signing: there is no current secret; rotate it")),
         }
     }
 
@@ -64,15 +58,9 @@ impl Signer {
         let text = match self.0.as_slice() {
             // Not through the filter: the exact length lets the text be allocated once.
             [only] => sign_v1([&only.secret], id, at.seconds(), body),
-            all => sign_v1(
-                all.iter().filter(live).map(|one| &one.secret),
-                id,
-                at.seconds(),
-                body,
-            ),
+            all => sign_v1(all.iter().filter(live).map(|one| &one.secret), id, at.seconds(), body),
         };
-        HeaderValue::try_from(text)
-            .map_err(|_| configuration("signing: the signature is no header value"))
+        HeaderValue::try_from(text).map_err(|_| configuration("signing: the signature is no header value"))
     }
 }
 
@@ -103,27 +91,14 @@ impl TokenAuth {
         if settings.kind == AuthenticationType::None {
             return Ok(None);
         }
-        let algorithm = settings
-            .algorithm
-            .ok_or_else(|| configuration("authentication: there is no algorithm"))?;
+        let algorithm = settings.algorithm.ok_or_else(|| configuration("authentication: there is no algorithm"))?;
         let (key, key_id) = signing_key(webhook, algorithm)?;
         let header = HeaderName::try_from(settings.header_name())
             .map_err(|_| configuration("authentication: the header's name is not one"))?;
         // The secrets are in the prepared key; a copy of their text would only be one more to lose.
-        let settings = Authentication {
-            secret: None,
-            private_key: None,
-            ..settings.clone()
-        };
+        let settings = Authentication { secret: None, private_key: None, ..settings.clone() };
         let least_left_secs = i64::from(webhook.settings.timeout_seconds);
-        Ok(Some(Self {
-            header,
-            settings,
-            key,
-            key_id,
-            least_left_secs,
-            current: Mutex::default(),
-        }))
+        Ok(Some(Self { header, settings, key, key_id, least_left_secs, current: Mutex::default() }))
     }
 
     /// The header that carries the token.
@@ -164,11 +139,7 @@ impl TokenAuth {
         let token = self.key.sign(self.key_id.as_deref(), &claims);
         let token = token.map_err(|error| configuration(format!("authentication: {error}")))?;
         let value = header_value(self.settings.prefix(), &token)?;
-        Ok(Token {
-            value,
-            issued_at_secs: now.seconds(),
-            expires_at_secs: claims.expires_at_secs(),
-        })
+        Ok(Token { value, issued_at_secs: now.seconds(), expires_at_secs: claims.expires_at_secs() })
     }
 }
 
@@ -178,52 +149,31 @@ fn header_value(prefix: &str, token: &SecretString) -> Result<HeaderValue, Attem
         prefix => format!("{prefix} {}", token.expose_secret()),
     };
     let value = HeaderValue::try_from(text);
-    let mut value =
-        value.map_err(|_| configuration("authentication: the prefix is no header value"))?;
+    let mut value = value.map_err(|_| configuration("authentication: the prefix is no header value"))?;
     value.set_sensitive(true);
     Ok(value)
 }
 
 /// The key that signs at present, with its `kid`.
-fn signing_key(
-    webhook: &Webhook,
-    algorithm: JwtAlgorithm,
-) -> Result<(SigningKey, Option<String>), AttemptError> {
+fn signing_key(webhook: &Webhook, algorithm: JwtAlgorithm) -> Result<(SigningKey, Option<String>), AttemptError> {
     let settings = &webhook.settings.authentication;
     let unusable = |error| configuration(format!("authentication: {error}"));
     if algorithm.is_hmac() {
         let secret = settings.secret.as_ref().and_then(Secret::value);
         let secret = secret.ok_or_else(|| configuration("authentication: there is no secret"))?;
-        return Ok((
-            SigningKey::hmac(algorithm, secret).map_err(unusable)?,
-            settings.key_id.clone(),
-        ));
+        return Ok((SigningKey::hmac(algorithm, secret).map_err(unusable)?, settings.key_id.clone()));
     }
-    let current = webhook
-        .keys
-        .jwt
-        .iter()
-        .find(|key| key.algorithm == algorithm && key.expires_at.is_none());
-    let pem = current
-        .and_then(|key| key.private_key.as_ref())
-        .and_then(Secret::value);
+    let current = webhook.keys.jwt.iter().find(|key| key.algorithm == algorithm && key.expires_at.is_none());
+    let pem = current.and_then(|key| key.private_key.as_ref()).and_then(Secret::value);
     let (Some(current), Some(pem)) = (current, pem) else {
-        return Err(configuration(
-            "authentication: there is no current private key; rotate it",
-        ));
+        return Err(configuration("authentication: there is no current private key; rotate it"));
     };
-    Ok((
-        SigningKey::from_private_pem(algorithm, pem).map_err(unusable)?,
-        Some(current.key_id.clone()),
-    ))
+    Ok((SigningKey::from_private_pem(algorithm, pem).map_err(unusable)?, Some(current.key_id.clone())))
 }
 
 impl std::fmt::Debug for TokenAuth {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let life = Duration::from_secs(u64::from(self.settings.expires_in_seconds()));
-        f.debug_struct("TokenAuth")
-            .field("header", &self.header)
-            .field("life", &life)
-            .finish_non_exhaustive()
+        f.debug_struct("TokenAuth").field("header", &self.header).field("life", &life).finish_non_exhaustive()
     }
 }

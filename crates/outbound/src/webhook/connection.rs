@@ -22,22 +22,13 @@ const MAX_BUFFER_BYTES: usize = 32 * 1024;
 pub(super) type Sender = SendRequest<Full<Bytes>>;
 
 /// Opens a connection.
-pub(super) async fn open(
-    network: &Network,
-    origin: &Origin,
-    within: Duration,
-) -> Result<Sender, AttemptError> {
+pub(super) async fn open(network: &Network, origin: &Origin, within: Duration) -> Result<Sender, AttemptError> {
     let stream = network.connect(origin, within).await?;
-    start(stream)
-        .await
-        .map_err(|error| super::error::exchange_error(&error))
+    start(stream).await.map_err(|error| super::error::exchange_error(&error))
 }
 
 async fn start(stream: Stream) -> Result<Sender, hyper::Error> {
-    let (sender, connection) = Builder::new()
-        .max_buf_size(MAX_BUFFER_BYTES)
-        .handshake(TokioIo::new(stream))
-        .await?;
+    let (sender, connection) = Builder::new().max_buf_size(MAX_BUFFER_BYTES).handshake(TokioIo::new(stream)).await?;
     // Ends by itself: when the peer closes, and when the sender or an unfinished answer is dropped.
     tokio::spawn(async move {
         if let Err(error) = connection.await {
@@ -68,10 +59,7 @@ struct Idle {
 impl Pool {
     /// A pool that keeps at most this many.
     pub(super) fn new(most: usize) -> Self {
-        Self {
-            shared: Arc::default(),
-            most,
-        }
+        Self { shared: Arc::default(), most }
     }
 
     /// The connection used last, so that the others can grow old where fewer suffice.
@@ -118,11 +106,7 @@ async fn reap(shared: Weak<Mutex<Idle>>, mut next: Instant) {
         };
         let mut idle = lock(&shared);
         let now = Instant::now();
-        while idle
-            .senders
-            .front()
-            .is_some_and(|(since, _)| now >= *since + IDLE_TIMEOUT)
-        {
+        while idle.senders.front().is_some_and(|(since, _)| now >= *since + IDLE_TIMEOUT) {
             idle.senders.pop_front();
         }
         match idle.senders.front() {

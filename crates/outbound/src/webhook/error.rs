@@ -12,10 +12,7 @@ const MAX_CHARS: usize = 400;
 pub(super) fn attempt_error(kind: AttemptErrorKind, message: impl Into<String>) -> AttemptError {
     let message: String = message.into();
     let visible = |c: char| if c.is_control() { '\u{fffd}' } else { c };
-    AttemptError {
-        kind,
-        message: message.chars().take(MAX_CHARS).map(visible).collect(),
-    }
+    AttemptError { kind, message: message.chars().take(MAX_CHARS).map(visible).collect() }
 }
 
 /// The webhook's own settings do not work.
@@ -45,14 +42,10 @@ pub(super) fn exchange_error(error: &hyper::Error) -> AttemptError {
     }
     let message = match io {
         _ if error.is_parse_too_large() => "the head of the answer is too large".to_owned(),
-        _ if error.is_parse_version_h2() => {
-            "the endpoint answers in HTTP/2, which was not agreed".to_owned()
-        }
+        _ if error.is_parse_version_h2() => "the endpoint answers in HTTP/2, which was not agreed".to_owned(),
         _ if error.is_parse() => format!("the answer is not HTTP/1.1: {error}"),
         // The second is the same end without TLS's own goodbye.
-        _ if error.is_incomplete_message()
-            || io.is_some_and(|io| io.kind() == io::ErrorKind::UnexpectedEof) =>
-        {
+        _ if error.is_incomplete_message() || io.is_some_and(|io| io.kind() == io::ErrorKind::UnexpectedEof) => {
             "the endpoint closed the connection before it had answered".to_owned()
         }
         Some(io) => format!("the connection broke: {io}"),
@@ -65,12 +58,7 @@ pub(super) fn exchange_error(error: &hyper::Error) -> AttemptError {
 /// idle for as long as the peer allows.
 pub(super) fn closed_without_answer(error: &hyper::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
-    let gone = |io: &io::Error| {
-        matches!(
-            io.kind(),
-            BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof
-        )
-    };
+    let gone = |io: &io::Error| matches!(io.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof);
     error.is_incomplete_message() || io_error(error).is_some_and(gone)
 }
 

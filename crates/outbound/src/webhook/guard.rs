@@ -88,11 +88,7 @@ impl Origin {
             "https" => Some(server_name(&host)?),
             _ => None,
         };
-        Some(Self {
-            host,
-            port: url.port_or_known_default()?,
-            server_name,
-        })
+        Some(Self { host, port: url.port_or_known_default()?, server_name })
     }
 }
 
@@ -109,15 +105,8 @@ impl Network {
     ///
     /// # Errors
     /// When the resolver cannot be built from the system's configuration.
-    pub fn new(
-        policy: EgressPolicy,
-        extra_ca: Vec<CertificateDer<'static>>,
-    ) -> Result<Arc<Self>, ResolveError> {
-        Ok(Self::with_resolver(
-            policy,
-            extra_ca,
-            Arc::new(SystemResolver::new()?),
-        ))
+    pub fn new(policy: EgressPolicy, extra_ca: Vec<CertificateDer<'static>>) -> Result<Arc<Self>, ResolveError> {
+        Ok(Self::with_resolver(policy, extra_ca, Arc::new(SystemResolver::new()?)))
     }
 
     /// The same with another resolver.
@@ -130,11 +119,7 @@ impl Network {
         // With HTTP/2 one connection would carry all requests to a host, and how many at a time would be the peer's to
         // say. With HTTP/1.1 a request has its connection to itself, and closing it ends that one request only.
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Arc::new(Self {
-            lookups: SharedLookups::new(resolver),
-            tls: TlsConnector::from(Arc::new(config)),
-            policy,
-        })
+        Arc::new(Self { lookups: SharedLookups::new(resolver), tls: TlsConnector::from(Arc::new(config)), policy })
     }
 
     /// What the operator allows.
@@ -147,10 +132,7 @@ impl Network {
     /// # Errors
     /// Says what is wrong with it.
     pub async fn check_url(&self, url: &str) -> Result<(), String> {
-        let url = self
-            .policy
-            .check_url(url)
-            .map_err(|refusal| refusal.to_string())?;
+        let url = self.policy.check_url(url).map_err(|refusal| refusal.to_string())?;
         let Some(Origin { host, .. }) = Origin::of(&url) else {
             return Err("the URL's host is no name that a certificate could be for".to_owned());
         };
@@ -179,25 +161,14 @@ impl Network {
             Host::Ipv6(ip) => self.policy.filter([IpAddr::from(*ip)]),
             Host::Domain(name) => {
                 let found = self.lookups.resolve(name).await;
-                let found = found.map_err(|error| ConnectError::Dns {
-                    host: name.clone(),
-                    error,
-                })?;
+                let found = found.map_err(|error| ConnectError::Dns { host: name.clone(), error })?;
                 self.policy.filter(found.iter().copied())
             }
         };
-        allowed.map_err(|refusal| ConnectError::Guard {
-            host: host.to_string(),
-            refusal,
-        })
+        allowed.map_err(|refusal| ConnectError::Guard { host: host.to_string(), refusal })
     }
 
-    async fn dial(
-        &self,
-        ips: &[IpAddr],
-        origin: &Origin,
-        within: Duration,
-    ) -> Result<TcpStream, ConnectError> {
+    async fn dial(&self, ips: &[IpAddr], origin: &Origin, within: Duration) -> Result<TcpStream, ConnectError> {
         let tried = ips.len().clamp(1, MAX_ADDRESSES);
         // An address that swallows packets must leave time for the next.
         let each = DIAL_TIMEOUT.min(within / u32::try_from(tried).unwrap_or(1));
@@ -221,20 +192,13 @@ impl Network {
     fn check_peer(&self, stream: TcpStream, origin: &Origin) -> Result<TcpStream, ConnectError> {
         let broken = |error: io::Error| ConnectError::Connect(format!("{}: {error}", origin.host));
         let peer = stream.peer_addr().map_err(broken)?.ip();
-        let refused = |refusal| ConnectError::Guard {
-            host: origin.host.to_string(),
-            refusal,
-        };
+        let refused = |refusal| ConnectError::Guard { host: origin.host.to_string(), refusal };
         self.policy.allows_ip(peer).map_err(refused)?;
         stream.set_nodelay(true).map_err(broken)?;
         Ok(stream)
     }
 
-    async fn handshake(
-        &self,
-        name: ServerName<'static>,
-        tcp: TcpStream,
-    ) -> Result<TlsStream<TcpStream>, ConnectError> {
+    async fn handshake(&self, name: ServerName<'static>, tcp: TcpStream) -> Result<TlsStream<TcpStream>, ConnectError> {
         match timeout(HANDSHAKE_TIMEOUT, self.tls.connect(name, tcp)).await {
             Ok(Ok(stream)) => Ok(stream),
             Ok(Err(error)) => Err(ConnectError::Tls(handshake_fault(&error))),
@@ -245,19 +209,14 @@ impl Network {
 
 impl std::fmt::Debug for Network {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Network")
-            .field("lookups", &self.lookups)
-            .field("policy", &self.policy)
-            .finish_non_exhaustive()
+        f.debug_struct("Network").field("lookups", &self.lookups).field("policy", &self.policy).finish_non_exhaustive()
     }
 }
 
 fn handshake_fault(error: &io::Error) -> String {
     match (rustls_error(error), error.kind()) {
         (Some(error), _) => tls_fault(error),
-        (None, io::ErrorKind::UnexpectedEof) => {
-            "the endpoint closed the connection during the handshake".to_owned()
-        }
+        (None, io::ErrorKind::UnexpectedEof) => "the endpoint closed the connection during the handshake".to_owned(),
         (None, _) => format!("the connection broke during the handshake: {error}"),
     }
 }
@@ -305,9 +264,5 @@ fn certificate_fault(fault: &CertificateError) -> String {
 }
 
 fn moment(time: UnixTime) -> Timestamp {
-    Timestamp(
-        i64::try_from(time.as_secs())
-            .unwrap_or(i64::MAX)
-            .saturating_mul(1000),
-    )
+    Timestamp(i64::try_from(time.as_secs()).unwrap_or(i64::MAX).saturating_mul(1000))
 }

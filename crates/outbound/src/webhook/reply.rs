@@ -42,47 +42,22 @@ pub enum Verdict {
 impl Reply {
     /// A failure without an answer; also what a webhook whose [`Endpoint`](super::Endpoint) cannot be made comes to.
     pub fn failed(at: Timestamp, took: Duration, error: AttemptError) -> Self {
-        let attempt = Attempt {
-            at,
-            duration_ms: millis(took),
-            status: None,
-            response_excerpt: None,
-            error: Some(error),
-        };
-        Self {
-            attempt,
-            verdict: Verdict::Failed { retry_after: None },
-        }
+        let attempt =
+            Attempt { at, duration_ms: millis(took), status: None, response_excerpt: None, error: Some(error) };
+        Self { attempt, verdict: Verdict::Failed { retry_after: None } }
     }
 
     /// An answer: its status line decides.
-    pub(super) fn answered(
-        at: Timestamp,
-        took: Duration,
-        head: &Head,
-        excerpt: Option<String>,
-    ) -> Self {
+    pub(super) fn answered(at: Timestamp, took: Duration, head: &Head, excerpt: Option<String>) -> Self {
         let Head { status, .. } = *head;
         let verdict = match status {
             _ if status.is_success() => Verdict::Succeeded,
             StatusCode::GONE => Verdict::Gone,
-            _ => Verdict::Failed {
-                retry_after: head.retry_after,
-            },
+            _ => Verdict::Failed { retry_after: head.retry_after },
         };
-        let error =
-            (!status.is_success()).then(|| attempt_error(AttemptErrorKind::Status, head.fault()));
+        let error = (!status.is_success()).then(|| attempt_error(AttemptErrorKind::Status, head.fault()));
         let status = Some(status.as_u16());
-        Self {
-            attempt: Attempt {
-                at,
-                duration_ms: millis(took),
-                status,
-                response_excerpt: excerpt,
-                error,
-            },
-            verdict,
-        }
+        Self { attempt: Attempt { at, duration_ms: millis(took), status, response_excerpt: excerpt, error }, verdict }
     }
 }
 
@@ -99,31 +74,12 @@ pub(super) struct Head {
 
 impl Head {
     /// Reads it; `now` is what a date in `Retry-After` is compared with.
-    pub(super) fn of(
-        status: StatusCode,
-        headers: &HeaderMap,
-        now: impl FnOnce() -> Timestamp,
-    ) -> Self {
-        let pauses = matches!(
-            status,
-            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
-        );
+    pub(super) fn of(status: StatusCode, headers: &HeaderMap, now: impl FnOnce() -> Timestamp) -> Self {
+        let pauses = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
         let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-        let retry_after = if pauses {
-            text(RETRY_AFTER).and_then(|text| pause(text, now()))
-        } else {
-            None
-        };
-        let location = if status.is_redirection() {
-            text(LOCATION).map(str::to_owned)
-        } else {
-            None
-        };
-        Self {
-            status,
-            retry_after,
-            location,
-        }
+        let retry_after = if pauses { text(RETRY_AFTER).and_then(|text| pause(text, now())) } else { None };
+        let location = if status.is_redirection() { text(LOCATION).map(str::to_owned) } else { None };
+        Self { status, retry_after, location }
     }
 
     fn fault(&self) -> String {
@@ -147,10 +103,7 @@ fn pause(text: &str, now: Timestamp) -> Option<Duration> {
         // A number too large for 64 bits is a long pause all the same.
         Duration::from_secs(text.parse().unwrap_or(u64::MAX))
     } else {
-        let date = httpdate::parse_http_date(text)
-            .ok()?
-            .duration_since(UNIX_EPOCH)
-            .ok()?;
+        let date = httpdate::parse_http_date(text).ok()?.duration_since(UNIX_EPOCH).ok()?;
         Timestamp(i64::try_from(date.as_millis()).ok()?).since(now)
     };
     Some(asked.min(MAX_RETRY_AFTER)).filter(|pause| !pause.is_zero())
@@ -203,24 +156,10 @@ mod tests {
         assert_eq!(pause(" 120 ", now), secs(120));
         assert_eq!(pause("7200", now), secs(3600));
         assert_eq!(pause("99999999999999999999999999", now), secs(3600));
-        assert_eq!(
-            pause("Sat, 31 Jan 2026 12:01:00 GMT", now),
-            Some(Duration::from_millis(59_600))
-        );
-        assert_eq!(
-            pause("Saturday, 31-Jan-26 12:01:00 GMT", now),
-            Some(Duration::from_millis(59_600))
-        );
+        assert_eq!(pause("Sat, 31 Jan 2026 12:01:00 GMT", now), Some(Duration::from_millis(59_600)));
+        assert_eq!(pause("Saturday, 31-Jan-26 12:01:00 GMT", now), Some(Duration::from_millis(59_600)));
         assert_eq!(pause("Sun, 01 Feb 2026 12:00:00 GMT", now), secs(3600));
-        for none in [
-            "",
-            "0",
-            "-5",
-            "1.5",
-            "soon",
-            "Sat, 31 Jan 2026 11:59:00 GMT",
-            "Thu, 01 Jan 1960 00:00:00 GMT",
-        ] {
+        for none in ["", "0", "-5", "1.5", "soon", "Sat, 31 Jan 2026 11:59:00 GMT", "Thu, 01 Jan 1960 00:00:00 GMT"] {
             assert_eq!(pause(none, now), None, "{none:?}");
         }
     }
@@ -229,26 +168,11 @@ mod tests {
     fn excerpts_are_text() {
         assert_eq!(excerpt_text(b""), None);
         assert_eq!(excerpt_text(b"ok").as_deref(), Some("ok"));
-        assert_eq!(
-            excerpt_text(b"a\0b\xff").as_deref(),
-            Some("a\u{fffd}b\u{fffd}")
-        );
+        assert_eq!(excerpt_text(b"a\0b\xff").as_deref(), Some("a\u{fffd}b\u{fffd}"));
         let long = "é".repeat(EXCERPT_BYTES);
-        assert_eq!(
-            excerpt_text(&long.as_bytes()[..EXCERPT_BYTES]).unwrap(),
-            "é".repeat(EXCERPT_BYTES / 2)
-        );
+        assert_eq!(excerpt_text(&long.as_bytes()[..EXCERPT_BYTES]).unwrap(), "é".repeat(EXCERPT_BYTES / 2));
         let odd = format!("x{long}");
-        assert_eq!(
-            excerpt_text(&odd.as_bytes()[..EXCERPT_BYTES])
-                .unwrap()
-                .chars()
-                .count(),
-            EXCERPT_BYTES / 2
-        );
-        assert_eq!(
-            excerpt_text("é".as_bytes().split_last().unwrap().1).as_deref(),
-            Some("\u{fffd}")
-        );
+        assert_eq!(excerpt_text(&odd.as_bytes()[..EXCERPT_BYTES]).unwrap().chars().count(), EXCERPT_BYTES / 2);
+        assert_eq!(excerpt_text("é".as_bytes().split_last().unwrap().1).as_deref(), Some("\u{fffd}"));
     }
 }

@@ -61,12 +61,9 @@ impl Endpoint {
     /// not allowed (any more: [`AttemptErrorKind::Guard`]). [`Reply::failed`] makes an attempt of it.
     pub fn new(webhook: &Webhook, network: &Arc<Network>) -> Result<Self, AttemptError> {
         let settings = &webhook.settings;
-        let refused = |refusal: wire::address::UrlRefusal| {
-            attempt_error(AttemptErrorKind::Guard, refusal.to_string())
-        };
+        let refused = |refusal: wire::address::UrlRefusal| attempt_error(AttemptErrorKind::Guard, refusal.to_string());
         let url = network.policy().check_url(&settings.url).map_err(refused)?;
-        let origin = Origin::of(&url)
-            .ok_or_else(|| configuration("the URL's host is no name for a certificate"))?;
+        let origin = Origin::of(&url).ok_or_else(|| configuration("the URL's host is no name for a certificate"))?;
         let signer = Signer::of(webhook)?;
         let token = TokenAuth::of(webhook)?;
         let headers = template(&url, &settings.headers, signer.is_some(), token.as_ref())?;
@@ -102,20 +99,12 @@ impl Endpoint {
     }
 
     fn no_answer(&self) -> AttemptError {
-        attempt_error(
-            AttemptErrorKind::Timeout,
-            format!("no answer within {} s", self.timeout.as_secs()),
-        )
+        attempt_error(AttemptErrorKind::Timeout, format!("no answer within {} s", self.timeout.as_secs()))
     }
 
     /// Reads what is wanted of the body. A connection whose answer is at its end is kept, any other closed by dropping
     /// both of its halves.
-    async fn finish(
-        &self,
-        mut body: Incoming,
-        sender: Sender,
-        deadline: Instant,
-    ) -> Option<String> {
+    async fn finish(&self, mut body: Incoming, sender: Sender, deadline: Instant) -> Option<String> {
         if body.is_end_stream() {
             self.pool.put(sender);
             return None;
@@ -128,10 +117,7 @@ impl Endpoint {
     }
 
     /// Sends on an idle connection while there is one that works, else on a new one.
-    async fn exchange(
-        &self,
-        draft: &Draft<'_>,
-    ) -> Result<(Response<Incoming>, Sender), AttemptError> {
+    async fn exchange(&self, draft: &Draft<'_>) -> Result<(Response<Incoming>, Sender), AttemptError> {
         let mut request = draft.request();
         while let Some(mut sender) = self.pool.take() {
             if sender.ready().await.is_err() {
@@ -160,11 +146,7 @@ impl Endpoint {
     }
 
     fn draft<'a>(&'a self, post: &'a Post<'_>, at: Timestamp) -> Result<Draft<'a>, AttemptError> {
-        let signature = self
-            .signer
-            .as_ref()
-            .map(|signer| signer.sign(post.id, at, &post.body))
-            .transpose()?;
+        let signature = self.signer.as_ref().map(|signer| signer.sign(post.id, at, &post.body)).transpose()?;
         let token = match &self.token {
             Some(token) => Some((token.header(), token.value(at)?)),
             None => None,
@@ -172,26 +154,18 @@ impl Endpoint {
         Ok(Draft {
             endpoint: self,
             post,
-            id: HeaderValue::try_from(post.id)
-                .map_err(|_| configuration("webhook-id is no header value"))?,
+            id: HeaderValue::try_from(post.id).map_err(|_| configuration("webhook-id is no header value"))?,
             timestamp: HeaderValue::from(at.seconds()),
             signature,
             token,
-            marks: post
-                .marks
-                .iter()
-                .map(|(name, value)| header(name, value))
-                .collect::<Result<_, _>>()?,
+            marks: post.marks.iter().map(|(name, value)| header(name, value)).collect::<Result<_, _>>()?,
         })
     }
 }
 
 impl std::fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Endpoint")
-            .field("origin", &self.origin)
-            .field("timeout", &self.timeout)
-            .finish_non_exhaustive()
+        f.debug_struct("Endpoint").field("origin", &self.origin).field("timeout", &self.timeout).finish_non_exhaustive()
     }
 }
 
@@ -258,9 +232,7 @@ fn template(
 fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), AttemptError> {
     match (HeaderName::try_from(name), HeaderValue::try_from(value)) {
         (Ok(name), Ok(value)) => Ok((name, value)),
-        _ => Err(configuration(format!(
-            "the header {name} cannot be sent: its name or value is malformed"
-        ))),
+        _ => Err(configuration(format!("the header {name} cannot be sent: its name or value is malformed"))),
     }
 }
 
@@ -278,6 +250,5 @@ fn target(url: &Url) -> Result<Uri, AttemptError> {
         Some(query) => format!("{}?{query}", url.path()),
         None => url.path().to_owned(),
     };
-    Uri::try_from(text)
-        .map_err(|_| configuration("the URL's path or query cannot be sent in a request"))
+    Uri::try_from(text).map_err(|_| configuration("the URL's path or query cannot be sent in a request"))
 }

@@ -56,10 +56,7 @@ impl SystemResolver {
         let mut builder = TokioResolver::builder_tokio().unwrap_or_else(|error| {
             // Address literals, `localhost` and /etc/hosts work without a name server: enough for a first try.
             tracing::warn!(%error, "the system names no DNS server; only /etc/hosts is used");
-            TokioResolver::builder_with_config(
-                ResolverConfig::default(),
-                TokioRuntimeProvider::default(),
-            )
+            TokioResolver::builder_with_config(ResolverConfig::default(), TokioRuntimeProvider::default())
         });
         set_options(builder.options_mut());
         builder.build().map(Self).map_err(failed)
@@ -107,10 +104,7 @@ pub(super) struct SharedLookups {
 
 impl SharedLookups {
     pub(super) fn new(resolver: Arc<dyn Resolve>) -> Self {
-        Self {
-            resolver,
-            running: Mutex::default(),
-        }
+        Self { resolver, running: Mutex::default() }
     }
 
     /// The addresses of `name`, within [`LOOKUP_TIMEOUT`].
@@ -121,15 +115,12 @@ impl SharedLookups {
     fn join(&self, name: &str) -> Shared<Lookup> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         // One that has its answer is over: whoever comes later asks again, and the resolver's cache knows how long it holds.
-        let unfinished =
-            |lookup: &WeakShared<Lookup>| lookup.upgrade().filter(|lookup| lookup.peek().is_none());
+        let unfinished = |lookup: &WeakShared<Lookup>| lookup.upgrade().filter(|lookup| lookup.peek().is_none());
         if let Some(lookup) = running.get(name).and_then(unfinished) {
             return lookup;
         }
         running.retain(|_, lookup| unfinished(lookup).is_some());
-        let lookup = look_up(Arc::clone(&self.resolver), name.to_owned())
-            .boxed()
-            .shared();
+        let lookup = look_up(Arc::clone(&self.resolver), name.to_owned()).boxed().shared();
         if let Some(weak) = lookup.downgrade() {
             running.insert(name.to_owned(), weak);
         }

@@ -6,24 +6,16 @@ use super::request::{Endpoint, Post};
 use model::clock::{Clock, Entropy, Timestamp};
 use model::execution::{ExecutionFacts, Priority, Recipient};
 use model::feedback::{FeedbackEvent, Tenant};
-use model::ids::{
-    ApiKeyId, CampaignId, CampaignVersionId, EventId, EventKey, ExecutionId, MessageKey,
-};
+use model::ids::{ApiKeyId, CampaignId, CampaignVersionId, EventId, EventKey, ExecutionId, MessageKey};
 use model::outcome::{
-    Exclusion, Failure, FailureCategory, FailureType, FeedbackStatus, Outcome,
-    Verdict as MessageVerdict,
+    Exclusion, Failure, FailureCategory, FailureType, FeedbackStatus, Outcome, Verdict as MessageVerdict,
 };
 use model::webhook::{Channel, Webhook};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Posts a sample event, marked `esito-test: true`, on a connection of its own, and says what the endpoint answered.
-pub async fn sample(
-    webhook: &Webhook,
-    network: &Arc<Network>,
-    clock: &dyn Clock,
-    entropy: &dyn Entropy,
-) -> Reply {
+pub async fn sample(webhook: &Webhook, network: &Arc<Network>, clock: &dyn Clock, entropy: &dyn Entropy) -> Reply {
     let now = clock.now();
     let endpoint = match Endpoint::new(webhook, network) {
         Ok(endpoint) => endpoint,
@@ -33,32 +25,13 @@ pub async fn sample(
     // Not the id that the event's key spells: that could be a real event's, which the receiver would then pass over.
     let id = EventId::new(now, entropy).to_string();
     let marks = [("esito-test", "true".to_owned())];
-    endpoint
-        .post(
-            Post {
-                id: &id,
-                body: body.into(),
-                marks: &marks,
-            },
-            clock,
-        )
-        .await
+    endpoint.post(Post { id: &id, body: body.into(), marks: &marks }, clock).await
 }
 
 /// An event such as the webhook gets: of its first channel and status, for nobody.
 fn event(webhook: &Webhook, now: Timestamp, entropy: &dyn Entropy) -> FeedbackEvent {
-    let channel = webhook
-        .settings
-        .channels
-        .first()
-        .copied()
-        .unwrap_or(Channel::Email);
-    let status = webhook
-        .settings
-        .events
-        .first()
-        .copied()
-        .unwrap_or(FeedbackStatus::Sent);
+    let channel = webhook.settings.channels.first().copied().unwrap_or(Channel::Email);
+    let status = webhook.settings.events.first().copied().unwrap_or(FeedbackStatus::Sent);
     let execution = ExecutionFacts {
         id: ExecutionId::floor_at(now),
         request_id: "esito-test".to_owned(),
@@ -71,10 +44,7 @@ fn event(webhook: &Webhook, now: Timestamp, entropy: &dyn Entropy) -> FeedbackEv
         created_by: "esito-test".to_owned(),
         created_by_key: ApiKeyId::new(now, entropy),
     };
-    let message = MessageKey {
-        execution: execution.id,
-        ordinal: 0,
-    };
+    let message = MessageKey { execution: execution.id, ordinal: 0 };
     FeedbackEvent {
         key: EventKey { message, number: 1 },
         tenant: Arc::new(Tenant {
@@ -98,11 +68,7 @@ fn recipient(channel: Channel) -> Recipient {
         Channel::Sms => "+447700900123",
     };
     let namespace = channel.namespace().to_owned();
-    Recipient {
-        user_id: address.to_owned(),
-        namespace,
-        address: Some(address.to_owned()),
-    }
+    Recipient { user_id: address.to_owned(), namespace, address: Some(address.to_owned()) }
 }
 
 fn verdict(status: FeedbackStatus) -> MessageVerdict {

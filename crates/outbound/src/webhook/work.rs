@@ -69,26 +69,13 @@ impl Work for WebhookWork {
         self.store.webhooks_with_due().await
     }
 
-    async fn read(
-        &self,
-        queue: SandboxId,
-        now: Timestamp,
-        limit: usize,
-    ) -> store::Result<Rows<DueDelivery>> {
+    async fn read(&self, queue: SandboxId, now: Timestamp, limit: usize) -> store::Result<Rows<DueDelivery>> {
         let found = self.store.due_deliveries(queue, now, limit).await?;
-        Ok(Rows {
-            rows: found.deliveries,
-            next_at: found.next_at,
-        })
+        Ok(Rows { rows: found.deliveries, next_at: found.next_at })
     }
 
     async fn target(&self, queue: SandboxId) -> store::Result<Option<(Arc<WebhookTarget>, Shard)>> {
-        let Some(webhook) = self
-            .store
-            .webhook_of(queue)
-            .await?
-            .filter(|webhook| !webhook.is_held())
-        else {
+        let Some(webhook) = self.store.webhook_of(queue).await?.filter(|webhook| !webhook.is_held()) else {
             return Ok(None);
         };
         let shard = Shard::of(&webhook.ims_org, queue);
@@ -96,12 +83,7 @@ impl Work for WebhookWork {
         Ok(Some((Arc::new(WebhookTarget { webhook, endpoint }), shard)))
     }
 
-    async fn step(
-        &self,
-        target: &WebhookTarget,
-        row: DueDelivery,
-        lease: Lease,
-    ) -> Stepped<DueDelivery> {
+    async fn step(&self, target: &WebhookTarget, row: DueDelivery, lease: Lease) -> Stepped<DueDelivery> {
         let reply = self.attempt(target, &row).await;
         let now = self.clock.now();
         let (decision, pause_until) = self.decide(&target.webhook, &row, &reply, now);
@@ -135,11 +117,7 @@ impl WebhookWork {
         let id = row.event.key.id().to_string();
         match &target.endpoint {
             Ok(endpoint) => {
-                let post = Post {
-                    id: &id,
-                    body: Bytes::from(row.event.body()),
-                    marks: &[],
-                };
+                let post = Post { id: &id, body: Bytes::from(row.event.body()), marks: &[] };
                 endpoint.post(post, &*self.clock).await
             }
             Err(error) => Reply::failed(self.clock.now(), Duration::ZERO, error.clone()),
@@ -162,13 +140,7 @@ impl WebhookWork {
         // Deadlines stand on the webhook's own clock, which does not run while it is held.
         let active_now = webhook.active_time(now);
         let retry = &webhook.settings.retry;
-        let next = retry.next(
-            row.first_due,
-            active_now,
-            row.failures + 1,
-            self.entropy.unit(),
-            retry_after,
-        );
+        let next = retry.next(row.first_due, active_now, row.failures + 1, self.entropy.unit(), retry_after);
         let decision = match next {
             RetryDecision::At(at) => AttemptDecision::RetryAt(now + at.since(active_now)),
             RetryDecision::GiveUp => AttemptDecision::Exhausted,

@@ -12,9 +12,7 @@ use model::clock::{Clock, Entropy, Timestamp};
 use model::delivery::{AttemptErrorKind, EXCERPT_BYTES};
 use model::ids::{SandboxId, WebhookId};
 use model::secret::Secret;
-use model::webhook::{
-    SandboxRef, SigningSecretEntry, Stamps, Webhook, WebhookControl, WebhookKeys,
-};
+use model::webhook::{SandboxRef, SigningSecretEntry, Stamps, Webhook, WebhookControl, WebhookKeys};
 use outbound::webhook::{Endpoint, Network, Post, Reply, Resolve, ResolveError, Verdict};
 use receiver::{Authority, Receiver, Validity};
 use serde_json::{Value, json};
@@ -78,28 +76,17 @@ impl FakeDns {
 impl Resolve for FakeDns {
     async fn resolve(&self, _: &str) -> Result<Vec<IpAddr>, ResolveError> {
         let mut answers = self.0.lock().unwrap();
-        if answers.len() > 1 {
-            answers.pop_front().unwrap()
-        } else {
-            answers[0].clone()
-        }
+        if answers.len() > 1 { answers.pop_front().unwrap() } else { answers[0].clone() }
     }
 }
 
 /// Only 127.0.0.1 may be reached; 127.0.0.2 is as forbidden as it always is.
 fn policy() -> EgressPolicy {
-    EgressPolicy {
-        allow_networks: vec!["127.0.0.1/32".parse().unwrap()],
-        allow_http: false,
-    }
+    EgressPolicy { allow_networks: vec!["127.0.0.1/32".parse().unwrap()], allow_http: false }
 }
 
 fn network(authority: &Authority) -> Arc<Network> {
-    Network::with_resolver(
-        policy(),
-        vec![authority.root()],
-        FakeDns::answers(&[&["127.0.0.1"]]),
-    )
+    Network::with_resolver(policy(), vec![authority.root()], FakeDns::answers(&[&["127.0.0.1"]]))
 }
 
 fn url(receiver: &Receiver) -> String {
@@ -116,59 +103,30 @@ fn signing_secret() -> SigningSecret {
 
 /// A webhook with these settings beside the required ones.
 fn webhook(url: &str, more: Value) -> Webhook {
-    let mut settings =
-        json!({"name": "n", "channels": ["email"], "url": url, "timeoutSeconds": 10});
-    settings
-        .as_object_mut()
-        .unwrap()
-        .extend(more.as_object().unwrap().clone());
+    let mut settings = json!({"name": "n", "channels": ["email"], "url": url, "timeoutSeconds": 10});
+    settings.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     let secret = Secret::new(signing_secret().reveal());
-    let signing = SigningSecretEntry {
-        secret: Some(secret),
-        name: "a".to_owned(),
-        expires_at: None,
-    };
+    let signing = SigningSecretEntry { secret: Some(secret), name: "a".to_owned(), expires_at: None };
     Webhook {
         id: WebhookId::new(NOW, &Sevens),
         ims_org: "acme@EsitoOrg".to_owned(),
-        sandbox: SandboxRef {
-            id: SandboxId::new(NOW, &Sevens),
-            name: "prod".to_owned(),
-        },
+        sandbox: SandboxRef { id: SandboxId::new(NOW, &Sevens), name: "prod".to_owned() },
         settings: serde_json::from_value(settings).unwrap(),
-        keys: WebhookKeys {
-            signing: vec![signing],
-            jwt: Vec::new(),
-        },
+        keys: WebhookKeys { signing: vec![signing], jwt: Vec::new() },
         control: WebhookControl::default(),
         stamps: Stamps::new(NOW, "test"),
     }
 }
 
 async fn post(endpoint: &Endpoint) -> Reply {
-    endpoint
-        .post(
-            Post {
-                id: ID,
-                body: "{\"a\":1}".into(),
-                marks: &[],
-            },
-            &TestClock::new(),
-        )
-        .await
+    endpoint.post(Post { id: ID, body: "{\"a\":1}".into(), marks: &[] }, &TestClock::new()).await
 }
 
 /// Starts a receiver that answers so, and posts once to it.
 async fn post_to_answer(answer: &str) -> (Reply, Receiver) {
     let authority = Authority::new();
-    let receiver = Receiver::answering(
-        "127.0.0.1",
-        authority.server(&[HOOK], Validity::Good),
-        answer,
-    )
-    .await;
-    let endpoint =
-        Endpoint::new(&webhook(&url(&receiver), json!({})), &network(&authority)).unwrap();
+    let receiver = Receiver::answering("127.0.0.1", authority.server(&[HOOK], Validity::Good), answer).await;
+    let endpoint = Endpoint::new(&webhook(&url(&receiver), json!({})), &network(&authority)).unwrap();
     (post(&endpoint).await, receiver)
 }
 
@@ -176,10 +134,6 @@ async fn post_to_answer(answer: &str) -> (Reply, Receiver) {
 fn assert_failed(reply: &Reply, kind: AttemptErrorKind, says: &str) {
     let error = reply.attempt.error.as_ref().unwrap();
     assert_eq!(error.kind, kind, "{}", error.message);
-    assert!(
-        error.message.contains(says),
-        "{:?} should say {says:?}",
-        error.message
-    );
+    assert!(error.message.contains(says), "{:?} should say {says:?}", error.message);
     assert!(matches!(reply.verdict, Verdict::Failed { .. }));
 }

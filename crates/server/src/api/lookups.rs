@@ -26,27 +26,7 @@ pub fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(read_message))
 }
 
-/// Which executions.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(rename_all = "camelCase")]
-#[into_params(parameter_in = Query)]
-struct ExecutionQuery {
-    /// With this requestId.
-    request_id: Option<String>,
-    /// Of this campaign.
-    campaign_id: Option<CampaignId>,
-    /// Accepted at or after this.
-    from: Option<Timestamp>,
-    /// Accepted before this.
-    to: Option<Timestamp>,
-    /// The most items, 1 to 200; 50 by default.
-    #[param(minimum = 1, maximum = 200, default = 50)]
-    limit: Option<u32>,
-    /// `nextCursor` of the page before.
-    cursor: Option<String>,
-}
-
-/// Which messages.
+/// Which messages, or which executions, by having such a message.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase")]
 #[into_params(parameter_in = Query)]
@@ -59,9 +39,10 @@ struct MessageQuery {
     campaign_id: Option<CampaignId>,
     /// To this address, or with this userId.
     recipient: Option<String>,
-    /// In this state.
+    /// Where the message stands: `queued`, `handing-over`, or the status of its last event, `delay` aside.
     #[serde(default, deserialize_with = "message_state")]
-    state: Option<MessageState>,
+    #[param(value_type = Option<String>, example = "bounce")]
+    status: Option<MessageState>,
     /// Of this channel.
     channel: Option<Channel>,
     /// Accepted at or after this.
@@ -76,25 +57,10 @@ struct MessageQuery {
 }
 
 fn message_state<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<MessageState>, D::Error> {
-    const NAMES: &[&str] =
-        &["queued", "handing-over", "sent", "delivered", "bounced", "failed", "excluded", "denylisted"];
+    const NAMES: &[&str] = &["queued", "handing-over", "sent", "delivered", "bounce", "error", "exclude", "denylist"];
     let name = String::deserialize(deserializer)?;
     let named = NAMES.iter().position(|one| *one == name).and_then(|index| MessageState::ALL.get(index).copied());
     named.map(Some).ok_or_else(|| serde::de::Error::unknown_variant(&name, NAMES))
-}
-
-impl ExecutionQuery {
-    fn split(self, scope: &InSandbox<ReadsOwn>) -> Result<(ExecutionFilter, Page), Problem> {
-        let filter = ExecutionFilter {
-            sandbox: scope.sandbox.id,
-            request_id: self.request_id,
-            campaign: self.campaign_id,
-            from: self.from,
-            to: self.to,
-            created_by: scope.own_only(),
-        };
-        Ok((filter, page(self.limit, self.cursor)?))
-    }
 }
 
 impl MessageQuery {
@@ -111,7 +77,7 @@ impl MessageQuery {
             execution,
             execution_id: self.execution_id,
             recipient: self.recipient,
-            state: self.state,
+            state: self.status,
             channel: self.channel,
         };
         Ok((filter, page(self.limit, self.cursor)?))
@@ -120,12 +86,12 @@ impl MessageQuery {
 
 /// Lists executions, the newest first.
 #[utoipa::path(get, path = "/v1/executions", operation_id = "listExecutions", tag = "lookups",
-    params(SandboxHeaders, ExecutionQuery),
+    params(SandboxHeaders, MessageQuery),
     responses((status = 200, body = List<ExecutionRead>, description = "A page of executions.")))]
 async fn list_executions(
     State(api): State<Arc<Api>>,
     scope: InSandbox<ReadsOwn>,
-    Query(query): Query<ExecutionQuery>,
+    Query(query): Query<MessageQuery>,
 ) -> Result<Json<List<ExecutionRead>>, Problem> {
     let (filter, page) = query.split(&scope)?;
     Ok(List::of(api.store.executions(filter, page).await?, ExecutionRead::of))
@@ -187,12 +153,10 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn states_are_named_as_they_are_read() {
-        for state in MessageState::ALL {
-            let query: MessageQuery = shape::read(json!({ "state": state }), Mode::Texts, "$query").unwrap();
-            assert_eq!(query.state, Some(state));
-        }
-        let fault = shape::read::<MessageQuery>(json!({"state": "lost"}), Mode::Texts, "$query").unwrap_err();
-        assert_eq!(fault.path, "$query.state");
+    fn statuses_are_those_of_events_and_of_what_comes_before() {
+        let read = |status: &str| shape::read::<MessageQuery>(json!({ "status": status }), Mode::Texts, "$query");
+        assert_eq!(read("bounce").unwrap().status, Some(MessageState::Bounced));
+        assert_eq!(read("handing-over").unwrap().status, Some(MessageState::HandingOver));
+        assert_eq!(read("lost").unwrap_err().path, "$query.status");
     }
 }

@@ -13,7 +13,7 @@ use http::request::Parts;
 use model::clock::Timestamp;
 use model::fault::Faults;
 use model::ids::{SandboxId, WebhookId};
-use model::secret::HasSecrets;
+use model::secret::{HasSecrets, Secret};
 use model::webhook::{SandboxRef, Stamps, Webhook, WebhookControl, WebhookKeys, WebhookSettings, WebhookState};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -282,12 +282,25 @@ async fn replace(
 ) -> Result<Tagged<WebhookRead>, Problem> {
     let now = api.clock.now();
     let mut webhook = api.webhook_to_change(&scope, id, &if_match, now).await?;
+    check_still_secret(&webhook.settings, &settings)?;
     settings.fill_secrets(&webhook.settings.take_secrets());
     api.check_webhook(&settings).await?;
     webhook.settings = settings;
     webhook_keys::align_key_pair(&mut webhook, &api.rotation(now, None)).await?;
     api.save_webhook(&scope, &mut webhook, &if_match, "feedback-webhook.replace").await?;
     Ok(Tagged::ok(webhook.stamps.revision, WebhookRead::of(&webhook)))
+}
+
+/// A header's value that was a secret is not laid open by taking the flag away.
+fn check_still_secret(former: &WebhookSettings, settings: &WebhookSettings) -> Result<(), Problem> {
+    let mut faults = Faults::default();
+    for (i, header) in settings.headers.iter().enumerate() {
+        let is_kept = header.value.as_ref().and_then(Secret::value).is_none();
+        let was_secret = former.headers.iter().any(|one| one.secret && one.name.eq_ignore_ascii_case(&header.name));
+        let stays = header.secret || !is_kept || !was_secret;
+        faults.require(stays, &format!("$.headers[{i}].value"), "was a secret: write it anew to make it readable");
+    }
+    Ok(faults.into_result()?)
 }
 
 /// Deletes a webhook and cancels its deliveries.

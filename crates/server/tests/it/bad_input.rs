@@ -29,10 +29,8 @@ pub struct Case {
 impl Case {
     /// A request as `caller` makes it, with its refusal still to be told.
     pub fn new(name: &str, caller: &Caller, method: Method, path: &str) -> Self {
-        let mut headers = vec![
-            ("x-gw-ims-org-id", caller.organization.clone()),
-            ("x-sandbox-name", caller.sandbox.clone()),
-        ];
+        let mut headers =
+            vec![("x-gw-ims-org-id", caller.organization.clone()), ("x-sandbox-name", caller.sandbox.clone())];
         headers.extend(caller.key.iter().map(|key| ("authorization", format!("Bearer {key}"))));
         let (name, path) = (format!("{method} {path}: {name}"), path.to_owned());
         Self { name, method, path, headers, body: Bytes::new(), status: 0, problem: "", says: String::new() }
@@ -89,7 +87,8 @@ impl Case {
 pub fn problem_fault(answer: &Answer) -> Option<String> {
     let document = answer.json();
     let keys: Vec<&str> = document.as_object().into_iter().flatten().map(|(key, _)| key.as_str()).collect();
-    let texts = ["type", "title", "detail"].iter().all(|key| document[key].as_str().is_some_and(|text| !text.is_empty()));
+    let texts =
+        ["type", "title", "detail"].iter().all(|key| document[key].as_str().is_some_and(|text| !text.is_empty()));
     let whole = answer.header("content-type") == "application/problem+json"
         && keys == ["detail", "report", "status", "title", "type"]
         && texts

@@ -164,7 +164,11 @@ async fn kills_lose_nothing_and_mail_nobody_twice() {
     let mut world = World::start_with(&[]).await;
     world.webhook(json!({"retry": {"firstDelaySeconds": 1}})).await;
     let relay = Relay::start().await;
-    let plan = Plan { simulated: world.simulated_campaign().await, relayed: world.relayed_campaign(relay.port).await, executions };
+    let plan = Plan {
+        simulated: world.simulated_campaign().await,
+        relayed: world.relayed_campaign(relay.port).await,
+        executions,
+    };
     let (tell_caller, caller) = watch::channel(world.caller.clone());
     let (tell_budget, budget) = watch::channel(0);
     let shared = Arc::new(Shared { plan, caller, next: AtomicUsize::new(0), budget, accepted: Mutex::default() });
@@ -212,6 +216,9 @@ async fn kills_lose_nothing_and_mail_nobody_twice() {
     assert_eq!(mails.len(), executions.div_ceil(2) * RECIPIENTS_EACH, "everybody was mailed");
     println!(
         "{} recipients, {} requests at the endpoint, {repeats} repeated events; found handing over {}, of these mailed twice {}",
-        told.len(), got.len(), unsure.len(), twice.len()
+        told.len(),
+        got.len(),
+        unsure.len(),
+        twice.len()
     );
 }

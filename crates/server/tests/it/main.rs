@@ -16,6 +16,8 @@ mod main_path;
 #[cfg(feature = "peers")]
 mod peers;
 #[cfg(test)]
+mod secrets;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod tenancy;

@@ -51,14 +51,23 @@ async fn real_mail_goes_out_and_its_outcomes_come_back() {
     assert_eq!(statuses(&got, "jane@example.com"), ["sent"]);
     assert_eq!(statuses(&got, "refuse-x@example.com"), ["bounce"]);
     assert_eq!(statuses(&got, "defer-1-y@example.com"), ["sent"]);
-    let of = |address: &str| got.iter().find(|one| one.recipient() == address).unwrap().json()["messageDeliveryFeedback"].clone();
+    let of = |address: &str| {
+        got.iter().find(|one| one.recipient() == address).unwrap().json()["messageDeliveryFeedback"].clone()
+    };
     let failure = &of("refuse-x@example.com")["messageFailure"];
-    assert_eq!(failure, &json!({"category": "sync", "type": "Hard", "code": "10", "reason": "550 5.1.1 no such user here"}));
+    assert_eq!(
+        failure,
+        &json!({"category": "sync", "type": "Hard", "code": "10", "reason": "550 5.1.1 no such user here"})
+    );
     assert_eq!(of("defer-1-y@example.com")["retryCount"], 1);
     let mails = relay.mails();
     assert_eq!(mails.len(), 2);
     let to_jane = mails.iter().find(|mail| mail.to == "jane@example.com").unwrap();
-    assert!(to_jane.data.contains("Subject: Order A-1") && to_jane.data.contains("Thank you, Jane"), "{}", to_jane.data);
+    assert!(
+        to_jane.data.contains("Subject: Order A-1") && to_jane.data.contains("Thank you, Jane"),
+        "{}",
+        to_jane.data
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -65,8 +65,7 @@ const RIGHTS: &[(&str, &str, &str)] = &[
 ];
 
 /// What everybody may read, without a key: nothing of it is a tenant's, but for public keys.
-const OPEN: &[&str] =
-    &["/.well-known/jwks.json", "/ajo/im/health", "/healthz", "/openapi.json", "/readyz"];
+const OPEN: &[&str] = &["/.well-known/jwks.json", "/ajo/im/health", "/healthz", "/openapi.json", "/readyz"];
 
 /// What belongs to the organization, not to one of its sandboxes.
 fn is_organizations(path: &str) -> bool {
@@ -150,7 +149,9 @@ impl Tenant {
             ("POST", UNITARY | "/ajo/im/executions/highthroughput") => {
                 execution(&format!("{}-again", self.request_id), &self.ids["campaigns"], &[&self.address])
             }
-            ("POST", "/v1/api-keys") => json!({"imsOrg": organization, "role": "viewer", "name": "v", "sandboxes": [self.admin.sandbox]}),
+            ("POST", "/v1/api-keys") => {
+                json!({"imsOrg": organization, "role": "viewer", "name": "v", "sandboxes": [self.admin.sandbox]})
+            }
             ("POST", "/v1/sandboxes") => json!({"imsOrg": organization, "name": "another"}),
             ("POST", "/v1/organizations") => json!({"id": "another@EsitoOrg", "name": "another"}),
             ("POST" | "PUT", "/v1/campaigns" | "/v1/campaigns/{id}") => campaign,
@@ -419,7 +420,12 @@ async fn a_role_may_do_what_the_contract_says_and_nothing_else() {
             let answer = caller.call(operation.method.clone(), &path, body.as_ref()).await;
             let what = format!("{letter}: {method} {path}");
             match rights.contains(letter) {
-                true => assert!(![400, 401, 403].contains(&answer.status) && answer.status < 500, "{what}: {} {}", answer.status, answer.text()),
+                true => assert!(
+                    ![400, 401, 403].contains(&answer.status) && answer.status < 500,
+                    "{what}: {} {}",
+                    answer.status,
+                    answer.text()
+                ),
                 false => assert_refused(&what, &answer, &[403]),
             }
         }
@@ -460,7 +466,9 @@ async fn a_key_for_some_sandboxes_reaches_those_alone() {
         let key = json!({"role": role, "name": role, "sandboxes": ["stage"]});
         let key = prod.admin.post("/v1/api-keys", &key).await.expect(201);
         let narrow = stage.admin.with_key(key["key"].as_str().unwrap());
-        let names = |list: &Value, key: &str| list["items"].as_array().unwrap().iter().map(|one| text(&one[key])).collect::<Vec<_>>();
+        let names = |list: &Value, key: &str| {
+            list["items"].as_array().unwrap().iter().map(|one| text(&one[key])).collect::<Vec<_>>()
+        };
         assert_eq!(names(&narrow.get("/v1/sandboxes").await.expect(200), "name"), ["stage"]);
         let webhooks = narrow.get("/v1/feedback-webhooks?allSandboxes=true").await.expect(200);
         assert_eq!(names(&webhooks, "id"), [stage.ids["feedback-webhooks"].clone()]);

@@ -141,7 +141,7 @@ pub async fn an_unknown_sandbox_or_key_is_not_found_and_leaves_nothing(bench: &d
     let nobody = NewExecution { created_by_key: ApiKeyId(world.campaign.0), ..world.execution("r1") };
     assert!(super::fixtures::is_not_found(world.store.accept(nobody).await));
     assert!(world.due_messages(START).await.messages.is_empty());
-    assert!(world.store.executions(world.executions(), page(10)).await.unwrap().items.is_empty());
+    assert!(world.store.executions(world.messages(), page(10)).await.unwrap().items.is_empty());
     // The request id is not taken by what was refused.
     assert!(world.accept(world.execution("r1")).await.work.is_some());
 }

@@ -100,9 +100,17 @@ impl Finder<'_> {
         Ok(ExecutionView { facts, messages })
     }
 
-    pub fn executions(&self, filter: &ExecutionFilter, page: &Page) -> Result<Listed<ExecutionView>> {
-        let mut conditions = Conditions::new(self.sbx(filter.sandbox)?, "e.sbx");
-        conditions.of_execution(filter);
+    pub fn executions(&self, filter: &MessageFilter, page: &Page) -> Result<Listed<ExecutionView>> {
+        let sandbox = filter.execution.sandbox;
+        let mut conditions = Conditions::new(self.sbx(sandbox)?, "e.sbx");
+        conditions.of_execution(&filter.execution);
+        conditions.of_channel(filter.channel);
+        conditions.and_some("e.exec = ?", filter.execution_id.map(ExecutionId::number));
+        let with = |condition: &str| {
+            format!("EXISTS (SELECT 1 FROM message m WHERE m.sbx = e.sbx AND m.exec = e.exec AND {condition})")
+        };
+        conditions.and_some(&with("(m.address = ? OR m.user_id = ?)"), filter.recipient.clone());
+        conditions.and_some(&with("m.state = ?"), filter.state.map(|state| i64::from(state.code())));
         let cursor: Option<i64> = page.cursor.as_deref().map(str::parse).transpose().map_err(|_| bad_cursor())?;
         conditions.and_some("e.exec < ?", cursor);
         let limit = page.limit + 1;
@@ -112,7 +120,7 @@ impl Finder<'_> {
             .query_map(params_from_iter(conditions.values), |row| super::rows::execution_id(row, 0))?
             .collect::<rusqlite::Result<Vec<_>>>()?;
         let ids = cut(ids, page.limit, |id| id.number().to_string());
-        let items = ids.items.into_iter().map(|id| self.execution(filter.sandbox, id)).collect::<Result<_>>()?;
+        let items = ids.items.into_iter().map(|id| self.execution(sandbox, id)).collect::<Result<_>>()?;
         Ok(Listed { items, next: ids.next })
     }
 

@@ -20,8 +20,7 @@ mod writer;
 use crate::admin::{Edit, NewOrganization};
 use crate::envelope::MasterKey;
 use crate::lookup::{
-    AttemptView, DeliveryFilter, EventFilter, EventView, ExecutionFilter, ExecutionView, Listed, MessageFilter,
-    MessageView, Page,
+    AttemptView, DeliveryFilter, EventFilter, EventView, ExecutionView, Listed, MessageFilter, MessageView, Page,
 };
 use crate::work::{
     AcceptError, Accepted, Due, DueDeliveries, DueMessages, Finish, Finished, Lease, LiveVersion, NewExecution, Record,
@@ -325,7 +324,7 @@ impl Store for SqliteStore {
         self.find(move |finder| finder.execution(sandbox, id)).await
     }
 
-    async fn executions(&self, filter: ExecutionFilter, page: Page) -> Result<Listed<ExecutionView>> {
+    async fn executions(&self, filter: MessageFilter, page: Page) -> Result<Listed<ExecutionView>> {
         self.find(move |finder| finder.executions(&filter, &page)).await
     }
 

@@ -135,7 +135,7 @@ async fn a_close_ends_the_threads_and_loses_nothing() {
     store.close().await;
 
     let world = world.reopen(&folder).await;
-    let found = world.store.executions(world.executions(), page(1000)).await.unwrap().items;
+    let found = world.store.executions(world.messages(), page(1000)).await.unwrap().items;
     assert_eq!(found.len(), accepted.len());
     assert!(accepted.iter().all(|id| found.iter().any(|view| view.facts.id == *id)));
     world.store.ping().await.unwrap();
@@ -169,9 +169,13 @@ async fn the_tables_of_request_ids_roll_over() {
     }
     assert_eq!(days(), 9);
     // The first day is forgotten: the same request is new, and was so once in these twelve days.
-    let found = world
-        .store
-        .executions(ExecutionFilter { request_id: Some("the same".to_owned()), ..world.executions() }, page(10));
+    let found = world.store.executions(
+        MessageFilter {
+            execution: crate::lookup::ExecutionFilter { request_id: Some("the same".to_owned()), ..world.executions() },
+            ..world.messages()
+        },
+        page(10),
+    );
     assert_eq!(found.await.unwrap().items.len(), 2);
 }
 
@@ -360,7 +364,7 @@ async fn a_transaction_undone_by_sqlite_itself_takes_nothing_in() {
     for task in tasks {
         assert!(matches!(task.await.unwrap(), Err(StoreError::Unavailable(_))));
     }
-    assert!(world.store.executions(world.executions(), page(10)).await.unwrap().items.is_empty());
+    assert!(world.store.executions(world.messages(), page(10)).await.unwrap().items.is_empty());
     assert!(world.accept(world.execution("before")).await.work.is_some());
 }
 

@@ -2,14 +2,8 @@ use super::*;
 use proptest::prelude::*;
 
 fn policy(networks: &[&str]) -> EgressPolicy {
-    let allow_networks = networks
-        .iter()
-        .map(|net| net.parse().expect("a network"))
-        .collect();
-    EgressPolicy {
-        allow_networks,
-        allow_http: false,
-    }
+    let allow_networks = networks.iter().map(|net| net.parse().expect("a network")).collect();
+    EgressPolicy { allow_networks, allow_http: false }
 }
 
 fn ip(text: &str) -> IpAddr {
@@ -17,9 +11,7 @@ fn ip(text: &str) -> IpAddr {
 }
 
 fn kind_of(policy: &EgressPolicy, text: &str) -> &'static str {
-    policy
-        .allows_ip(ip(text))
-        .map_or_else(|refusal| refusal.kind(), |()| "allowed")
+    policy.allows_ip(ip(text)).map_or_else(|refusal| refusal.kind(), |()| "allowed")
 }
 
 #[test]
@@ -101,9 +93,7 @@ fn names_the_range_of_an_address() {
 
 #[test]
 fn the_text_names_the_fault_and_the_mend() {
-    let refusal = EgressPolicy::default()
-        .allows_ip(ip("::ffff:127.0.0.1"))
-        .expect_err("loopback");
+    let refusal = EgressPolicy::default().allows_ip(ip("::ffff:127.0.0.1")).expect_err("loopback");
     assert_eq!(
         refusal.to_string(),
         "::ffff:127.0.0.1 is a loopback address; an operator can open it with egress.allow_networks"
@@ -142,21 +132,10 @@ fn opening_all_of_ipv6_opens_no_ipv4() {
 fn filter_keeps_what_is_allowed_and_names_the_first_reason() {
     let closed = EgressPolicy::default();
     let mixed = ["10.0.0.1", "1.1.1.1", "::1", "2606:4700::1"].map(ip);
-    assert_eq!(
-        closed.filter(mixed),
-        Ok(vec![ip("1.1.1.1"), ip("2606:4700::1")])
-    );
-    let none = closed
-        .filter(["10.0.0.1", "127.0.0.1"].map(ip))
-        .expect_err("nothing remains");
+    assert_eq!(closed.filter(mixed), Ok(vec![ip("1.1.1.1"), ip("2606:4700::1")]));
+    let none = closed.filter(["10.0.0.1", "127.0.0.1"].map(ip)).expect_err("nothing remains");
     let range = ForbiddenRange::Private;
-    assert_eq!(
-        none,
-        AddressRefusal::Forbidden {
-            ip: ip("10.0.0.1"),
-            range
-        }
-    );
+    assert_eq!(none, AddressRefusal::Forbidden { ip: ip("10.0.0.1"), range });
     assert_eq!(closed.filter([]), Err(AddressRefusal::NoAddress));
 }
 
@@ -301,11 +280,7 @@ fn hostile_urls_are_refused_for_the_right_reason() {
     let closed = EgressPolicy::default();
     for (url, kind) in HOSTILE {
         let refusal = closed.check_url(url).map(|url| url.to_string());
-        assert_eq!(
-            refusal.as_ref().map_err(UrlRefusal::kind),
-            Err(*kind),
-            "{url:?}"
-        );
+        assert_eq!(refusal.as_ref().map_err(UrlRefusal::kind), Err(*kind), "{url:?}");
     }
 }
 
@@ -315,19 +290,10 @@ fn ordinary_urls_pass() {
     for (url, read) in [
         ("https://example.com", "https://example.com/"),
         ("https://EXAMPLE.com:443/a?b=c", "https://example.com/a?b=c"),
-        (
-            "https://hooks.example.com:8443/x/y",
-            "https://hooks.example.com:8443/x/y",
-        ),
-        (
-            "https://münchen.example/",
-            "https://xn--mnchen-3ya.example/",
-        ),
+        ("https://hooks.example.com:8443/x/y", "https://hooks.example.com:8443/x/y"),
+        ("https://münchen.example/", "https://xn--mnchen-3ya.example/"),
         ("https://example.com./", "https://example.com./"),
-        (
-            "https://localhost.example.com/",
-            "https://localhost.example.com/",
-        ),
+        ("https://localhost.example.com/", "https://localhost.example.com/"),
         ("https://notlocalhost/", "https://notlocalhost/"),
         ("https://1.1.1.1/", "https://1.1.1.1/"),
         ("https://16843009/", "https://1.1.1.1/"),
@@ -342,22 +308,10 @@ fn ordinary_urls_pass() {
 #[test]
 fn the_operator_opens_loopback_and_http() {
     for network in ["127.0.0.0/8", "127.0.0.1/32", "::1/128"] {
-        assert!(
-            policy(&[network])
-                .check_url("https://localhost:8443/")
-                .is_ok(),
-            "{network}"
-        );
+        assert!(policy(&[network]).check_url("https://localhost:8443/").is_ok(), "{network}");
     }
-    assert!(
-        policy(&["10.0.0.0/8"])
-            .check_url("https://localhost/")
-            .is_err()
-    );
-    let open = EgressPolicy {
-        allow_http: true,
-        ..policy(&["127.0.0.0/8"])
-    };
+    assert!(policy(&["10.0.0.0/8"]).check_url("https://localhost/").is_err());
+    let open = EgressPolicy { allow_http: true, ..policy(&["127.0.0.0/8"]) };
     assert!(open.check_url("http://127.0.0.1:9000/").is_ok());
     assert!(open.check_url("http://0x7f.1/").is_ok());
     assert!(open.check_url("http://user@127.0.0.1/").is_err());
@@ -373,22 +327,14 @@ fn the_length_is_bounded_as_given_and_as_sent() {
         format!("{base}{}", filler.repeat(chars - base.len()))
     };
     assert!(closed.check_url(&of_length(MAX_URL_CHARS, "a")).is_ok());
-    assert_eq!(
-        closed.check_url(&of_length(MAX_URL_CHARS + 1, "a")),
-        Err(UrlRefusal::TooLong)
-    );
+    assert_eq!(closed.check_url(&of_length(MAX_URL_CHARS + 1, "a")), Err(UrlRefusal::TooLong));
     // Each `ü` is sent as six characters.
-    assert_eq!(
-        closed.check_url(&of_length(1000, "ü")),
-        Err(UrlRefusal::TooLong)
-    );
+    assert_eq!(closed.check_url(&of_length(1000, "ü")), Err(UrlRefusal::TooLong));
 }
 
 #[test]
 fn no_refusal_repeats_a_password() {
-    let text = EgressPolicy::default()
-        .check_url("https://u:hunter2@example.com/")
-        .expect_err("credentials");
+    let text = EgressPolicy::default().check_url("https://u:hunter2@example.com/").expect_err("credentials");
     assert!(!format!("{text} {text:?}").contains("hunter2"));
 }
 

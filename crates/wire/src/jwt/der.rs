@@ -35,9 +35,5 @@ fn long_length(bytes: usize, rest: &[u8]) -> Option<(usize, &[u8])> {
         return None;
     }
     let (len, rest) = rest.split_at_checked(bytes)?;
-    Some((
-        len.iter()
-            .fold(0, |sum, byte| sum << 8 | usize::from(*byte)),
-        rest,
-    ))
+    Some((len.iter().fold(0, |sum, byte| sum << 8 | usize::from(*byte)), rest))
 }

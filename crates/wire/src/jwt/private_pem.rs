@@ -3,9 +3,7 @@
 use super::{KeyError, der};
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
 use aws_lc_rs::rsa::KeySize;
-use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, RsaKeyPair,
-};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, RsaKeyPair};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use model::webhook::JwtAlgorithm;
@@ -23,9 +21,7 @@ pub fn generate_private_pem(algorithm: JwtAlgorithm) -> Result<SecretString, Key
         JwtAlgorithm::RS256 | JwtAlgorithm::PS256 => generate_rsa(),
         JwtAlgorithm::ES256 => generate_p256(),
         JwtAlgorithm::EdDSA => generate_ed25519(),
-        JwtAlgorithm::HS256 | JwtAlgorithm::HS384 | JwtAlgorithm::HS512 => {
-            Err(KeyError::NeedsSecret(algorithm))
-        }
+        JwtAlgorithm::HS256 | JwtAlgorithm::HS384 | JwtAlgorithm::HS512 => Err(KeyError::NeedsSecret(algorithm)),
     }
 }
 
@@ -37,18 +33,14 @@ fn generate_rsa() -> Result<SecretString, KeyError> {
 
 fn generate_p256() -> Result<SecretString, KeyError> {
     let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING);
-    let der = pair
-        .and_then(|pair| pair.to_pkcs8v1())
-        .map_err(|_| KeyError::Generation)?;
+    let der = pair.and_then(|pair| pair.to_pkcs8v1()).map_err(|_| KeyError::Generation)?;
     Ok(write_pem(der.as_ref()))
 }
 
 /// Version 1 of PKCS#8, without the public half: version 2 is read by fewer programs.
 fn generate_ed25519() -> Result<SecretString, KeyError> {
     let pair = Ed25519KeyPair::generate();
-    let der = pair
-        .and_then(|pair| pair.to_pkcs8v1())
-        .map_err(|_| KeyError::Generation)?;
+    let der = pair.and_then(|pair| pair.to_pkcs8v1()).map_err(|_| KeyError::Generation)?;
     Ok(write_pem(der.as_ref()))
 }
 
@@ -131,10 +123,7 @@ impl PrivateKey {
 
     /// Whether the identifier of P-256 stands in the key. Only good for naming a fault.
     pub(super) fn names_p256(&self) -> bool {
-        self.der
-            .secret_der()
-            .windows(P256.len())
-            .any(|window| window == P256)
+        self.der.secret_der().windows(P256.len()).any(|window| window == P256)
     }
 }
 
@@ -174,9 +163,7 @@ fn pkcs8_fields(input: &[u8]) -> Option<(&[u8], &[u8])> {
 
 /// Why a text holds no private key. Only the label of its first block is named.
 fn fault_of(text: &str) -> KeyError {
-    let label = text
-        .split_once("-----BEGIN ")
-        .and_then(|(_, rest)| rest.split_once("-----"));
+    let label = text.split_once("-----BEGIN ").and_then(|(_, rest)| rest.split_once("-----"));
     match label {
         Some((label, _)) if is_label(label) && !label.ends_with("PRIVATE KEY") => {
             KeyError::NotPrivate(label.to_owned())

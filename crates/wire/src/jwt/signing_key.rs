@@ -5,8 +5,8 @@ use super::{KeyError, der, name};
 use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256,
-    RSA_PSS_SHA256, RsaEncoding, RsaKeyPair,
+    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256, RSA_PSS_SHA256,
+    RsaEncoding, RsaKeyPair,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -52,16 +52,11 @@ impl SigningKey {
         let private = PrivateKey::read(pem)?;
         let key = match (algorithm, private.kind()) {
             (JwtAlgorithm::RS256, Kind::Rsa) => Key::Rsa(read_rsa(&private)?, &RSA_PKCS1_SHA256),
-            (JwtAlgorithm::PS256, Kind::Rsa | Kind::RsaPss) => {
-                Key::Rsa(read_rsa(&private)?, &RSA_PSS_SHA256)
-            }
+            (JwtAlgorithm::PS256, Kind::Rsa | Kind::RsaPss) => Key::Rsa(read_rsa(&private)?, &RSA_PSS_SHA256),
             (JwtAlgorithm::ES256, Kind::Ec) => Key::P256(read_p256(&private)?),
             (JwtAlgorithm::EdDSA, Kind::Ed25519) => Key::Ed25519(read_ed25519(&private)?),
             (_, kind) => {
-                return Err(KeyError::WrongType {
-                    algorithm,
-                    found: kind.phrase(),
-                });
+                return Err(KeyError::WrongType { algorithm, found: kind.phrase() });
             }
         };
         Ok(Self { algorithm, key })
@@ -143,14 +138,9 @@ fn read_ed25519(private: &PrivateKey) -> Result<Ed25519KeyPair, KeyError> {
     Ed25519KeyPair::from_pkcs8(pkcs8).map_err(|_| KeyError::Invalid)
 }
 
-fn rsa_signature(
-    pair: &RsaKeyPair,
-    padding: &'static dyn RsaEncoding,
-    message: &[u8],
-) -> Option<Vec<u8>> {
+fn rsa_signature(pair: &RsaKeyPair, padding: &'static dyn RsaEncoding, message: &[u8]) -> Option<Vec<u8>> {
     let mut signature = vec![0; pair.public_modulus_len()];
-    pair.sign(padding, &SystemRandom::new(), message, &mut signature)
-        .ok()?;
+    pair.sign(padding, &SystemRandom::new(), message, &mut signature).ok()?;
     Some(signature)
 }
 
@@ -161,8 +151,7 @@ fn rsa_jwk(public: &[u8]) -> Value {
         let (exponent, _) = der::unsigned(rest)?;
         Some((modulus, exponent))
     };
-    let (modulus, exponent) =
-        numbers().expect("the library writes its public keys as RSAPublicKey");
+    let (modulus, exponent) = numbers().expect("the library writes its public keys as RSAPublicKey");
     json!({"kty": "RSA", "n": base64url(modulus), "e": base64url(exponent)})
 }
 

@@ -20,10 +20,7 @@ impl VerificationKey {
     /// A shared secret, by its UTF-8 bytes.
     pub fn hmac(secret: &SecretString) -> Self {
         let key = DecodingKey::from_secret(secret.expose_secret().as_bytes());
-        Self {
-            key,
-            intended: None,
-        }
+        Self { key, intended: None }
     }
 
     /// A public JWK: `RSA`, `EC` on P-256, or `OKP` with Ed25519. `None` for any other, or one with members missing.
@@ -41,25 +38,17 @@ impl VerificationKey {
             ("OKP", Some("Ed25519")) => DecodingKey::from_ed_der(&coordinate("x")?),
             _ => return None,
         };
-        Some(Self {
-            key,
-            intended: member("alg").map(str::to_owned),
-        })
+        Some(Self { key, intended: member("alg").map(str::to_owned) })
     }
 
     fn fits(&self, algorithm: JwtAlgorithm) -> bool {
         let family = match algorithm {
-            JwtAlgorithm::HS256 | JwtAlgorithm::HS384 | JwtAlgorithm::HS512 => {
-                AlgorithmFamily::Hmac
-            }
+            JwtAlgorithm::HS256 | JwtAlgorithm::HS384 | JwtAlgorithm::HS512 => AlgorithmFamily::Hmac,
             JwtAlgorithm::RS256 | JwtAlgorithm::PS256 => AlgorithmFamily::Rsa,
             JwtAlgorithm::ES256 => AlgorithmFamily::Ec,
             JwtAlgorithm::EdDSA => AlgorithmFamily::Ed,
         };
-        let intended = self
-            .intended
-            .as_deref()
-            .is_none_or(|alg| alg == name(algorithm));
+        let intended = self.intended.as_deref().is_none_or(|alg| alg == name(algorithm));
         self.key.family() == family && intended
     }
 }
@@ -89,11 +78,7 @@ pub struct Expected<'a> {
 ///
 /// # Errors
 /// Says which check failed.
-pub fn verify(
-    token: &str,
-    key: &VerificationKey,
-    expected: &Expected<'_>,
-) -> Result<Map<String, Value>, VerifyError> {
+pub fn verify(token: &str, key: &VerificationKey, expected: &Expected<'_>) -> Result<Map<String, Value>, VerifyError> {
     if !key.fits(expected.algorithm) {
         return Err(VerifyError::Key(name(expected.algorithm)));
     }
@@ -171,11 +156,7 @@ impl<'a> Parts<'a> {
         let (message, signature) = token.rsplit_once('.')?;
         let (header, payload) = message.split_once('.')?;
         let three = !header.is_empty() && !payload.contains('.');
-        three.then_some(Self {
-            message,
-            payload,
-            signature,
-        })
+        three.then_some(Self { message, payload, signature })
     }
 
     fn check_signature(&self, key: &DecodingKey, algorithm: Algorithm) -> Result<(), VerifyError> {
@@ -224,25 +205,17 @@ fn seconds(claims: &Map<String, Value>, name: &'static str) -> Result<Option<i64
         return Ok(None);
     };
     // The cast saturates, and drops what lies under a second.
-    let whole = value
-        .as_i64()
-        .or_else(|| value.as_f64().map(|secs| secs as i64));
+    let whole = value.as_i64().or_else(|| value.as_f64().map(|secs| secs as i64));
     whole.map(Some).ok_or(VerifyError::Time(name))
 }
 
 fn check_parties(claims: &Map<String, Value>, expected: &Expected<'_>) -> Result<(), VerifyError> {
     let issuer = claims.get("iss").and_then(Value::as_str);
-    if expected
-        .issuer
-        .is_some_and(|expected| issuer != Some(expected))
-    {
+    if expected.issuer.is_some_and(|expected| issuer != Some(expected)) {
         return Err(VerifyError::Issuer);
     }
     let audience = claims.get("aud");
-    if expected
-        .audience
-        .is_some_and(|expected| !names(audience, expected))
-    {
+    if expected.audience.is_some_and(|expected| !names(audience, expected)) {
         return Err(VerifyError::Audience);
     }
     Ok(())

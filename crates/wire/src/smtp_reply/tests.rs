@@ -143,39 +143,19 @@ fn classifies_the_replies_of_real_servers() {
 fn the_codes_in_the_text_make_no_difference() {
     for (code, text, expected) in REPLIES.iter().filter(|(code, ..)| *code >= 400) {
         let lines: Vec<_> = text.lines().map(|line| format!("{code}-{line}")).collect();
-        assert_eq!(
-            classify(*code, None, &lines.join("\r\n")),
-            *expected,
-            "{code} {text}"
-        );
+        assert_eq!(classify(*code, None, &lines.join("\r\n")), *expected, "{code} {text}");
         if let Some(enhanced) = parse_enhanced(text) {
-            assert_eq!(
-                classify(*code, Some(enhanced), text),
-                *expected,
-                "{code} {text}"
-            );
+            assert_eq!(classify(*code, Some(enhanced), text), *expected, "{code} {text}");
         }
     }
 }
 
 #[test]
 fn an_enhanced_code_apart_from_the_text_counts() {
-    assert_eq!(
-        classify(550, Some((5, 2, 2)), "Sorry"),
-        Classified::MAILBOX_FULL
-    );
-    assert_eq!(
-        classify(554, Some((5, 1, 1)), "Sorry"),
-        Classified::INVALID_RECIPIENT
-    );
-    assert_eq!(
-        classify(550, Some((5, 7, 1)), "Sorry"),
-        Classified::MAIL_BLOCK
-    );
-    assert_eq!(
-        classify(450, Some((4, 4, 3)), "Sorry"),
-        Classified::DNS_FAILURE
-    );
+    assert_eq!(classify(550, Some((5, 2, 2)), "Sorry"), Classified::MAILBOX_FULL);
+    assert_eq!(classify(554, Some((5, 1, 1)), "Sorry"), Classified::INVALID_RECIPIENT);
+    assert_eq!(classify(550, Some((5, 7, 1)), "Sorry"), Classified::MAIL_BLOCK);
+    assert_eq!(classify(450, Some((4, 4, 3)), "Sorry"), Classified::DNS_FAILURE);
 }
 
 #[test]
@@ -186,10 +166,7 @@ fn reads_enhanced_codes_where_they_are() {
         ("550 5.7.26 unauthenticated", Some((5, 7, 26))),
         ("550-5.1.1 The email account", Some((5, 1, 1))),
         ("said: 550 5.1.1 <x@example.com>", Some((5, 1, 1))),
-        (
-            "sorry, no mailbox here by that name. (#5.1.1)",
-            Some((5, 1, 1)),
-        ),
+        ("sorry, no mailbox here by that name. (#5.1.1)", Some((5, 1, 1))),
         ("#5.1.0 Address rejected.", Some((5, 1, 0))),
         ("[4.4.1] timeout", Some((4, 4, 1))),
         ("5.7.509: Access denied", Some((5, 7, 509))),
@@ -225,16 +202,10 @@ fn every_code_has_its_type_in_the_public_table() {
 
 #[test]
 fn no_rule_is_dead_for_want_of_reach() {
-    let reached: std::collections::HashSet<_> = REPLIES
-        .iter()
-        .map(|(code, text, _)| classify(*code, None, text).code)
-        .collect();
+    let reached: std::collections::HashSet<_> =
+        REPLIES.iter().map(|(code, text, _)| classify(*code, None, text).code).collect();
     for (_, class) in RULES.iter().filter(|(_, class)| class.code != "100") {
-        assert!(
-            reached.contains(class.code),
-            "no example ends in {}",
-            class.code
-        );
+        assert!(reached.contains(class.code), "no example ends in {}", class.code);
     }
 }
 

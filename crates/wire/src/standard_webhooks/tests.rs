@@ -12,15 +12,7 @@ fn secret() -> SigningSecret {
 }
 
 fn verify_at(now_secs: i64, timestamp: &str, signature: &str) -> Result<(), VerifyError> {
-    verify_v1(
-        &secret(),
-        ID,
-        timestamp,
-        signature,
-        BODY,
-        now_secs,
-        DEFAULT_TOLERANCE_SECS,
-    )
+    verify_v1(&secret(), ID, timestamp, signature, BODY, now_secs, DEFAULT_TOLERANCE_SECS)
 }
 
 #[test]
@@ -57,10 +49,7 @@ fn the_header_is_written_into_one_allocation() {
 fn reads_secrets_as_users_write_them() {
     let prefixed = format!("{SECRET_PREFIX}{SECRET}");
     for text in [SECRET, &prefixed, &format!("  {prefixed}\n")] {
-        assert_eq!(
-            SigningSecret::parse(text).map(|s| s.reveal()),
-            Ok(prefixed.clone())
-        );
+        assert_eq!(SigningSecret::parse(text).map(|s| s.reveal()), Ok(prefixed.clone()));
     }
     let padded = SigningSecret::generate_from([1; 32]).reveal();
     assert!(padded.ends_with('='));
@@ -72,96 +61,45 @@ fn reads_secrets_as_users_write_them() {
 fn refuses_secrets_that_are_none() {
     let parse = |text: &str| SigningSecret::parse(text).map(|_| ());
     assert_eq!(parse("whsec_not base64!"), Err(SecretError::NotBase64));
-    assert_eq!(
-        parse("whpk_1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4="),
-        Err(SecretError::NotBase64)
-    );
+    assert_eq!(parse("whpk_1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4="), Err(SecretError::NotBase64));
     assert_eq!(parse(""), Err(SecretError::Length(0)));
     assert_eq!(parse("whsec_"), Err(SecretError::Length(0)));
     for (len, expected) in [(23, false), (24, true), (64, true), (65, false)] {
-        assert_eq!(
-            parse(&STANDARD.encode(vec![9; len])).is_ok(),
-            expected,
-            "{len} bytes"
-        );
+        assert_eq!(parse(&STANDARD.encode(vec![9; len])).is_ok(), expected, "{len} bytes");
     }
 }
 
 #[test]
 fn nothing_shows_a_secret() {
-    let shown = format!(
-        "{:?} {:?}",
-        secret(),
-        SigningSecret::parse("whsec_hunter2hunter2")
-    );
-    assert!(
-        !shown.contains("MfKQ") && !shown.contains("hunter2"),
-        "{shown}"
-    );
+    let shown = format!("{:?} {:?}", secret(), SigningSecret::parse("whsec_hunter2hunter2"));
+    assert!(!shown.contains("MfKQ") && !shown.contains("hunter2"), "{shown}");
 }
 
 #[test]
 fn a_timestamp_out_of_tolerance_is_refused() {
     assert_eq!(verify_at(TIMESTAMP + 300, "1614265330", SIGNATURE), Ok(()));
     assert_eq!(verify_at(TIMESTAMP - 300, "1614265330", SIGNATURE), Ok(()));
-    assert_eq!(
-        verify_at(TIMESTAMP + 301, "1614265330", SIGNATURE),
-        Err(VerifyError::TooOld(301))
-    );
-    assert_eq!(
-        verify_at(TIMESTAMP - 301, "1614265330", SIGNATURE),
-        Err(VerifyError::TooNew(301))
-    );
-    for timestamp in [
-        "",
-        " 1614265330",
-        "+1614265330",
-        "1614265330.0",
-        "0x60",
-        "99999999999999999999",
-    ] {
-        assert_eq!(
-            verify_at(TIMESTAMP, timestamp, SIGNATURE),
-            Err(VerifyError::Timestamp)
-        );
+    assert_eq!(verify_at(TIMESTAMP + 301, "1614265330", SIGNATURE), Err(VerifyError::TooOld(301)));
+    assert_eq!(verify_at(TIMESTAMP - 301, "1614265330", SIGNATURE), Err(VerifyError::TooNew(301)));
+    for timestamp in ["", " 1614265330", "+1614265330", "1614265330.0", "0x60", "99999999999999999999"] {
+        assert_eq!(verify_at(TIMESTAMP, timestamp, SIGNATURE), Err(VerifyError::Timestamp));
     }
     assert!(verify_at(i64::MIN, "9223372036854775807", SIGNATURE).is_err());
 }
 
 #[test]
 fn another_spelling_of_the_timestamp_does_not_verify() {
-    assert_eq!(
-        verify_at(TIMESTAMP, "01614265330", SIGNATURE),
-        Err(VerifyError::Mismatch)
-    );
+    assert_eq!(verify_at(TIMESTAMP, "01614265330", SIGNATURE), Err(VerifyError::Mismatch));
 }
 
 #[test]
 fn only_v1_signatures_count() {
     let now = TIMESTAMP;
-    for header in [
-        "",
-        "v1a,abc",
-        "g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
-        "v2,x v1",
-    ] {
-        assert_eq!(
-            verify_at(now, "1614265330", header),
-            Err(VerifyError::NoSignature),
-            "{header}"
-        );
+    for header in ["", "v1a,abc", "g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=", "v2,x v1"] {
+        assert_eq!(verify_at(now, "1614265330", header), Err(VerifyError::NoSignature), "{header}");
     }
-    for header in [
-        "v1,",
-        "v1,AAAA",
-        "v1,%%%",
-        &format!("v1,{}", "A".repeat(4096)),
-    ] {
-        assert_eq!(
-            verify_at(now, "1614265330", header),
-            Err(VerifyError::Mismatch),
-            "{header}"
-        );
+    for header in ["v1,", "v1,AAAA", "v1,%%%", &format!("v1,{}", "A".repeat(4096))] {
+        assert_eq!(verify_at(now, "1614265330", header), Err(VerifyError::Mismatch), "{header}");
     }
     let mixed = format!("v1a,xyz v1,AAAA {SIGNATURE} v3,q");
     assert_eq!(verify_at(now, "1614265330", &mixed), Ok(()));

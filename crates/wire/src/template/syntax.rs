@@ -10,9 +10,7 @@ pub(super) const TOLL: &str = "esito_toll";
 const BLOCK_HELPERS: [&str; 4] = ["if", "unless", "each", "with"];
 
 /// Helpers that yield a value.
-const VALUE_HELPERS: [&str; 10] = [
-    "lookup", "eq", "ne", "gt", "gte", "lt", "lte", "and", "or", "not",
-];
+const VALUE_HELPERS: [&str; 10] = ["lookup", "eq", "ne", "gt", "gte", "lt", "lte", "and", "or", "not"];
 
 /// How deep blocks, `else if` branches and subexpressions may be nested together.
 const MAX_DEPTH: usize = 100;
@@ -50,14 +48,8 @@ fn check_size(source: &str) -> Result<(), String> {
         let inner = tag.trim_start_matches(|c: char| c == '~' || c.is_whitespace());
         branches += usize::from(inner.starts_with("else") || inner.starts_with('^'));
     }
-    if tags > MAX_TAGS
-        || branches > MAX_TAGS / 10
-        || tags.saturating_mul(source.len()) > MAX_TAGS_TIMES_BYTES
-    {
-        return Err(format!(
-            "{tags} tags in {} bytes are too many; shorten the template",
-            source.len()
-        ));
+    if tags > MAX_TAGS || branches > MAX_TAGS / 10 || tags.saturating_mul(source.len()) > MAX_TAGS_TIMES_BYTES {
+        return Err(format!("{tags} tags in {} bytes are too many; shorten the template", source.len()));
     }
     Ok(())
 }
@@ -78,13 +70,11 @@ fn add_toll(template: &mut Template, depth: usize, derived: bool) -> Result<(), 
     for (index, element) in template.elements.iter_mut().enumerate() {
         weight.plain += 1;
         weight.heavy += usize::from(derived);
-        check_element(element, depth, derived, &mut weight).map_err(|message| {
-            match places.get(index) {
-                Some(place) if !message.starts_with("line ") => {
-                    format!("line {}, column {}: {message}", place.0, place.1)
-                }
-                _ => message,
+        check_element(element, depth, derived, &mut weight).map_err(|message| match places.get(index) {
+            Some(place) if !message.starts_with("line ") => {
+                format!("line {}, column {}: {message}", place.0, place.1)
             }
+            _ => message,
         })?;
     }
     let toll = format!("{{{{{TOLL} {} {}}}}}", weight.plain, weight.heavy);
@@ -123,12 +113,7 @@ fn check_element(
 
 /// A name with arguments is a call; a helper's name alone is one too, and then lacks its arguments.
 fn is_call(helper: &HelperTemplate) -> bool {
-    let called = || {
-        helper
-            .name
-            .as_name()
-            .is_some_and(|name| is_block_helper(name) || is_value_helper(name))
-    };
+    let called = || helper.name.as_name().is_some_and(|name| is_block_helper(name) || is_value_helper(name));
     !helper.params.is_empty() || !helper.hash.is_empty() || called()
 }
 
@@ -140,12 +125,7 @@ fn is_value_helper(name: &str) -> bool {
     VALUE_HELPERS.contains(&name)
 }
 
-fn check_block(
-    helper: &mut HelperTemplate,
-    depth: usize,
-    derived: bool,
-    weight: &mut Weight,
-) -> Result<(), String> {
+fn check_block(helper: &mut HelperTemplate, depth: usize, derived: bool, weight: &mut Weight) -> Result<(), String> {
     if depth >= MAX_DEPTH {
         return Err(format!("blocks are nested more than {MAX_DEPTH} deep"));
     }
@@ -156,39 +136,24 @@ fn check_block(
     if !is_block_helper(name) {
         check_arity(name, helper.params.len())?;
     } else if helper.params.len() != 1 {
-        return Err(format!(
-            "#{name} takes one argument, here are {}",
-            helper.params.len()
-        ));
+        return Err(format!("#{name} takes one argument, here are {}", helper.params.len()));
     }
     let changes_scope = matches!(name, "each" | "with");
     for parameter in helper.params.iter().chain(helper.hash.values()) {
         check_parameter(parameter, depth + 1, weight)?;
     }
-    let computed = helper
-        .params
-        .iter()
-        .any(|parameter| !matches!(parameter, Parameter::Path(_)));
+    let computed = helper.params.iter().any(|parameter| !matches!(parameter, Parameter::Path(_)));
     let derived = derived || (changes_scope && computed);
-    for block in [&mut helper.template, &mut helper.inverse]
-        .into_iter()
-        .flatten()
-    {
+    for block in [&mut helper.template, &mut helper.inverse].into_iter().flatten() {
         add_toll(block, depth + 1, derived)?;
     }
     Ok(())
 }
 
-fn check_value_helper(
-    helper: &HelperTemplate,
-    depth: usize,
-    weight: &mut Weight,
-) -> Result<(), String> {
+fn check_value_helper(helper: &HelperTemplate, depth: usize, weight: &mut Weight) -> Result<(), String> {
     let name = helper.name.as_name().unwrap_or_default();
     if is_block_helper(name) {
-        return Err(format!(
-            "{name} is a block: write {{{{#{name} …}}}}…{{{{/{name}}}}}"
-        ));
+        return Err(format!("{name} is a block: write {{{{#{name} …}}}}…{{{{/{name}}}}}"));
     }
     if !is_value_helper(name) {
         return Err(unknown(name));
@@ -207,9 +172,7 @@ fn check_parameter(parameter: &Parameter, depth: usize, weight: &mut Weight) -> 
     }
     match parameter {
         Parameter::Subexpression(inner) => match inner.as_element() {
-            TemplateElement::Expression(helper) if is_call(helper) => {
-                check_value_helper(helper, depth + 1, weight)
-            }
+            TemplateElement::Expression(helper) if is_call(helper) => check_value_helper(helper, depth + 1, weight),
             // `(x)` calls x without arguments, which none of the helpers takes.
             _ => Err("an expression in parentheses needs a helper with arguments".to_owned()),
         },
@@ -229,17 +192,9 @@ fn check_arity(name: &str, arguments: usize) -> Result<(), String> {
         "and" | "or" => "at least two arguments",
         _ => "two arguments",
     };
-    if fits {
-        Ok(())
-    } else {
-        Err(format!("{name} takes {wanted}, here are {arguments}"))
-    }
+    if fits { Ok(()) } else { Err(format!("{name} takes {wanted}, here are {arguments}")) }
 }
 
 fn unknown(name: &str) -> String {
-    format!(
-        "there is no helper {name:?}; there are #{}, and {}",
-        BLOCK_HELPERS.join(", #"),
-        VALUE_HELPERS.join(", ")
-    )
+    format!("there is no helper {name:?}; there are #{}, and {}", BLOCK_HELPERS.join(", #"), VALUE_HELPERS.join(", "))
 }

@@ -38,17 +38,11 @@ pub(super) struct Dialogue {
 
 impl Dialogue {
     pub(super) fn new(stream: impl Io + 'static) -> Self {
-        Self {
-            stream: BufReader::new(Box::new(stream)),
-        }
+        Self { stream: BufReader::new(Box::new(stream)) }
     }
 
     /// Sends a command, which ends with CRLF, and reads the reply.
-    pub(super) async fn command(
-        &mut self,
-        stage: &'static str,
-        command: &str,
-    ) -> Result<Reply, Trouble> {
+    pub(super) async fn command(&mut self, stage: &'static str, command: &str) -> Result<Reply, Trouble> {
         self.write(stage, command.as_bytes()).await?;
         self.reply(stage, COMMAND_TIMEOUT).await
     }
@@ -64,19 +58,12 @@ impl Dialogue {
     }
 
     /// Reads a reply of one or more lines.
-    pub(super) async fn reply(
-        &mut self,
-        stage: &'static str,
-        limit: Duration,
-    ) -> Result<Reply, Trouble> {
+    pub(super) async fn reply(&mut self, stage: &'static str, limit: Duration) -> Result<Reply, Trouble> {
         within(limit, stage, self.read_reply()).await
     }
 
     async fn read_reply(&mut self) -> io::Result<Reply> {
-        let mut reply = Reply {
-            code: 0,
-            lines: Vec::new(),
-        };
+        let mut reply = Reply { code: 0, lines: Vec::new() };
         loop {
             let (code, is_last, text) = parse_line(&self.read_line().await?)?;
             if reply.lines.is_empty() {
@@ -94,17 +81,11 @@ impl Dialogue {
 
     async fn read_line(&mut self) -> io::Result<Vec<u8>> {
         let mut line = Vec::new();
-        (&mut self.stream)
-            .take(MAX_LINE_BYTES)
-            .read_until(b'\n', &mut line)
-            .await?;
+        (&mut self.stream).take(MAX_LINE_BYTES).read_until(b'\n', &mut line).await?;
         match line.last() {
             Some(b'\n') => Ok(line),
             Some(_) if line.len() >= 4096 => Err(no_smtp("a reply has too long a line")),
-            _ => Err(io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                "the relay closed the connection",
-            )),
+            _ => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the relay closed the connection")),
         }
     }
 
@@ -114,9 +95,7 @@ impl Dialogue {
         if self.stream.buffer().is_empty() {
             Ok(self.stream.into_inner())
         } else {
-            Err(Trouble::Tls(
-                "the relay sent more after its reply to STARTTLS".to_owned(),
-            ))
+            Err(Trouble::Tls("the relay sent more after its reply to STARTTLS".to_owned()))
         }
     }
 }
@@ -128,10 +107,7 @@ async fn within<T>(
 ) -> Result<T, Trouble> {
     match timeout(limit, doing).await {
         Ok(result) => result.map_err(|error| Trouble::Broken { stage, error }),
-        Err(_) => Err(Trouble::Timeout {
-            stage,
-            seconds: limit.as_secs(),
-        }),
+        Err(_) => Err(Trouble::Timeout { stage, seconds: limit.as_secs() }),
     }
 }
 
@@ -142,23 +118,15 @@ fn no_smtp(message: &'static str) -> io::Error {
 /// Reads a reply's line: the code, whether it is the last one, and the words.
 fn parse_line(line: &[u8]) -> io::Result<(u16, bool, String)> {
     let line = line.trim_ascii_end();
-    let (code, rest) = line
-        .split_at_checked(3)
-        .ok_or_else(|| no_smtp("a reply has no code"))?;
-    let code = std::str::from_utf8(code)
-        .ok()
-        .filter(|code| code.bytes().all(|byte| byte.is_ascii_digit()));
-    let code = code
-        .and_then(|code| code.parse().ok())
-        .ok_or_else(|| no_smtp("a reply has no code"))?;
+    let (code, rest) = line.split_at_checked(3).ok_or_else(|| no_smtp("a reply has no code"))?;
+    let code = std::str::from_utf8(code).ok().filter(|code| code.bytes().all(|byte| byte.is_ascii_digit()));
+    let code = code.and_then(|code| code.parse().ok()).ok_or_else(|| no_smtp("a reply has no code"))?;
     let (is_last, words) = match rest {
         [] => (true, rest),
         [b' ', words @ ..] => (true, words),
         [b'-', words @ ..] => (false, words),
         _ => {
-            return Err(no_smtp(
-                "a reply's code is followed by neither a space nor a hyphen",
-            ));
+            return Err(no_smtp("a reply's code is followed by neither a space nor a hyphen"));
         }
     };
     Ok((code, is_last, String::from_utf8_lossy(words).into_owned()))
@@ -196,9 +164,7 @@ impl Reply {
     pub(super) fn text(&self) -> String {
         let mut words = Vec::new();
         for line in &self.lines {
-            let mut of_line = line
-                .split(|c: char| c.is_whitespace() || c.is_control())
-                .filter(|word| !word.is_empty());
+            let mut of_line = line.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
             let first = of_line.next().filter(|word| parse_enhanced(word).is_none());
             words.extend(first);
             words.extend(of_line);
@@ -215,15 +181,8 @@ impl fmt::Display for Reply {
             write!(f, " {class}.{subject}.{detail}")?;
         }
         let text = self.text();
-        let told = text
-            .char_indices()
-            .nth(MAX_TOLD_CHARS)
-            .map_or(text.as_str(), |(end, _)| &text[..end]);
-        if told.is_empty() {
-            Ok(())
-        } else {
-            write!(f, " {told}")
-        }
+        let told = text.char_indices().nth(MAX_TOLD_CHARS).map_or(text.as_str(), |(end, _)| &text[..end]);
+        if told.is_empty() { Ok(()) } else { write!(f, " {told}") }
     }
 }
 
@@ -237,10 +196,7 @@ pub(super) enum Trouble {
     #[error("the relay did not answer within {seconds} s ({stage})")]
     Timeout { stage: &'static str, seconds: u64 },
     #[error("the connection to the relay broke ({stage}): {error}")]
-    Broken {
-        stage: &'static str,
-        error: io::Error,
-    },
+    Broken { stage: &'static str, error: io::Error },
     #[error("TLS with the relay failed: {0}")]
     Tls(String),
     #[error("the relay does not offer STARTTLS, and nothing is sent to it unencrypted")]
@@ -260,10 +216,7 @@ impl Trouble {
             Self::Timeout { .. } => Classified::TIMEOUT.code,
             _ => CODE_ADMIN_FAILURE,
         };
-        Failure {
-            code: code.to_owned(),
-            ..Failure::admin(self.to_string())
-        }
+        Failure { code: code.to_owned(), ..Failure::admin(self.to_string()) }
     }
 
     /// The relay's reply code, where it said something.
@@ -296,55 +249,30 @@ mod tests {
                 "550-5.7.509 Access denied,\r\n550 5.7.509 see\thttps://example.com\r\n",
                 "550 5.7.509 Access denied, see https://example.com",
             ),
-            (
-                "550-no such\r\n550-\r\n550 user 5.1.1\r\n",
-                "550 no such user 5.1.1",
-            ),
+            ("550-no such\r\n550-\r\n550 user 5.1.1\r\n", "550 no such user 5.1.1"),
             ("450 4.2.0 gr\u{fc}ßt\u{7}x\r\n", "450 4.2.0 grüßt x"),
         ] {
             assert_eq!(read(bytes.as_bytes()).await.unwrap().to_string(), line);
         }
         let long = format!("550-{}\r\n550 end\r\n", "x".repeat(3000));
         assert_eq!(read(long.as_bytes()).await.unwrap().to_string().len(), 1004);
-        assert_eq!(
-            read(b"550 5.7.26 \xff\r\n").await.unwrap().enhanced(),
-            Some((5, 7, 26))
-        );
+        assert_eq!(read(b"550 5.7.26 \xff\r\n").await.unwrap().enhanced(), Some((5, 7, 26)));
     }
 
     #[tokio::test]
     async fn what_is_no_reply_is_an_error_and_bounded() {
         let endless = "250-more\r\n".repeat(300);
         let wide = format!("250 {}", "x".repeat(10_000));
-        for bytes in [
-            "",
-            "25",
-            "hello\r\n",
-            "2500 ok\r\n",
-            "250-ok\r\n",
-            "250 no end",
-            &endless,
-            &wide,
-            "\r\n",
-        ] {
-            assert!(
-                matches!(read(bytes.as_bytes()).await, Err(Trouble::Broken { .. })),
-                "{bytes:.40}"
-            );
+        for bytes in ["", "25", "hello\r\n", "2500 ok\r\n", "250-ok\r\n", "250 no end", &endless, &wide, "\r\n"] {
+            assert!(matches!(read(bytes.as_bytes()).await, Err(Trouble::Broken { .. })), "{bytes:.40}");
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn silence_is_a_timeout() {
         let (near, _far) = tokio::io::duplex(64);
-        let trouble = Dialogue::new(near)
-            .reply("greeting", COMMAND_TIMEOUT)
-            .await
-            .unwrap_err();
+        let trouble = Dialogue::new(near).reply("greeting", COMMAND_TIMEOUT).await.unwrap_err();
         assert_eq!(trouble.failure().code, "24");
-        assert_eq!(
-            trouble.to_string(),
-            "the relay did not answer within 60 s (greeting)"
-        );
+        assert_eq!(trouble.to_string(), "the relay did not answer within 60 s (greeting)");
     }
 }

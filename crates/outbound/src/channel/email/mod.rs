@@ -63,31 +63,14 @@ impl SmtpSender {
         clock: Arc<dyn Clock>,
         tls: Arc<ClientConfig>,
     ) -> Result<Self, String> {
-        let smtp = settings
-            .smtp
-            .as_ref()
-            .ok_or("the channel configuration has no smtp settings")?;
-        let from = settings
-            .from
-            .clone()
-            .ok_or("the channel configuration has no sender (from)")?;
+        let smtp = settings.smtp.as_ref().ok_or("the channel configuration has no smtp settings")?;
+        let from = settings.from.clone().ok_or("the channel configuration has no sender (from)")?;
         // Relays for several domains look at this name, and the sender's domain is the one they know.
-        let name = from
-            .address
-            .rsplit_once('@')
-            .map_or("localhost", |(_, domain)| domain);
+        let name = from.address.rsplit_once('@').map_or("localhost", |(_, domain)| domain);
         let relay = Relay::new(smtp, name, tls);
         let pool = Pool::new(smtp.max_connections);
         let reply_to = settings.reply_to.clone();
-        Ok(Self {
-            relay,
-            pool,
-            from,
-            reply_to,
-            templates,
-            clock,
-            told: Mutex::default(),
-        })
+        Ok(Self { relay, pool, from, reply_to, templates, clock, told: Mutex::default() })
     }
 
     /// Connects, introduces itself and authenticates, as before a message, and leaves again.
@@ -96,21 +79,12 @@ impl SmtpSender {
     /// Says what is wrong with the relay or the settings for it.
     pub async fn check(&self) -> Result<(), String> {
         let _lease = self.pool.lease().await;
-        let connection = self
-            .relay
-            .connect()
-            .await
-            .map_err(|trouble| trouble.to_string())?;
+        let connection = self.relay.connect().await.map_err(|trouble| trouble.to_string())?;
         connection.quit().await;
         Ok(())
     }
 
-    async fn hand_over(
-        &self,
-        envelope: &Envelope<'_>,
-        message: &[u8],
-        gate: &dyn Gate,
-    ) -> Result<Handed, Trouble> {
+    async fn hand_over(&self, envelope: &Envelope<'_>, message: &[u8], gate: &dyn Gate) -> Result<Handed, Trouble> {
         let lease = self.pool.lease().await;
         if let Some(mut idle) = lease.idle() {
             let begun = transaction::begin(&mut idle, envelope, message.len()).await;
@@ -162,33 +136,21 @@ impl SmtpSender {
             Handed::Accepted { code, duration_ms } => {
                 outcome.response_code = Some(code);
                 outcome.response_duration_ms = Some(duration_ms);
-                Sent::Decided {
-                    outcome,
-                    planned: None,
-                }
+                Sent::Decided { outcome, planned: None }
             }
             Handed::Answered(stage, reply) => {
                 let class = classify(reply.code, reply.enhanced(), &reply.text());
                 if stage == Stage::Mail && class == Classified::ADMIN_FAILURE {
-                    return self.later(&Trouble::Refused {
-                        stage: "MAIL",
-                        reply,
-                    });
+                    return self.later(&Trouble::Refused { stage: "MAIL", reply });
                 }
                 outcome.response_code = Some(reply.code);
                 let bounce = Verdict::Bounce(failure_of(class, &reply));
                 if reply.is_permanent() {
                     outcome.verdict = bounce;
-                    return Sent::Decided {
-                        outcome,
-                        planned: None,
-                    };
+                    return Sent::Decided { outcome, planned: None };
                 }
                 outcome.verdict = Verdict::Delay;
-                Sent::Later {
-                    delay: outcome,
-                    at_the_end: bounce,
-                }
+                Sent::Later { delay: outcome, at_the_end: bounce }
             }
         }
     }
@@ -202,20 +164,11 @@ impl SmtpSender {
         }
         let mut delay = Outcome::new(Verdict::Delay, self.clock.now());
         delay.response_code = trouble.response_code();
-        Sent::Later {
-            delay,
-            at_the_end: Verdict::Error(trouble.failure()),
-        }
+        Sent::Later { delay, at_the_end: Verdict::Error(trouble.failure()) }
     }
 
     fn forget_trouble(&self) {
-        if self
-            .told
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
-            .is_some()
-        {
+        if self.told.lock().unwrap_or_else(PoisonError::into_inner).take().is_some() {
             tracing::info!(relay = %self.relay, "the relay can be used again");
         }
     }
@@ -240,18 +193,11 @@ impl Sender for SmtpSender {
         };
         let id = message.key.id();
         let Some(envelope) = Envelope::new(&self.from.address, prepared.address, id) else {
-            let reason =
-                "the sender's or the recipient's address cannot be written in an SMTP command";
+            let reason = "the sender's or the recipient's address cannot be written in an SMTP command";
             return Sent::decided(Verdict::Error(Failure::admin(reason)), now);
         };
         let reply_to = self.reply_to.as_ref();
-        let letter = Letter {
-            id,
-            from: &self.from,
-            reply_to,
-            to: prepared.address,
-            date: now,
-        };
+        let letter = Letter { id, from: &self.from, reply_to, to: prepared.address, date: now };
         let mail = compose(&letter, &prepared.rendered);
         match self.hand_over(&envelope, &mail, gate).await {
             Ok(handed) => self.outcome_of(handed),

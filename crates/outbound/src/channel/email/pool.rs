@@ -33,19 +33,13 @@ pub(super) struct Lease<'a> {
 impl Pool {
     pub(super) fn new(max_connections: u32) -> Self {
         let permits = usize::try_from(max_connections.max(1)).unwrap_or(1);
-        Self {
-            permits: Semaphore::new(permits),
-            idle: Mutex::default(),
-        }
+        Self { permits: Semaphore::new(permits), idle: Mutex::default() }
     }
 
     /// Waits for the right to a connection; who waits longest gets it first.
     pub(super) async fn lease(&self) -> Lease<'_> {
         // The semaphore is never closed, so there always is a permit.
-        Lease {
-            pool: self,
-            permit: self.permits.acquire().await.ok(),
-        }
+        Lease { pool: self, permit: self.permits.acquire().await.ok() }
     }
 
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Idle>> {
@@ -64,10 +58,7 @@ impl Lease<'_> {
 
     /// Leaves an open connection for the next lease.
     pub(super) fn give_back(mut self, connection: Connection) {
-        self.pool.idle().push(Idle {
-            connection,
-            since: Instant::now(),
-        });
+        self.pool.idle().push(Idle { connection, since: Instant::now() });
         // Not before the connection is there to be found, or the next lease would open one more.
         self.permit.take();
     }

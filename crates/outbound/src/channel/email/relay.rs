@@ -69,25 +69,10 @@ impl Relay {
     pub(super) fn new(smtp: &SmtpSettings, name: &str, config: Arc<ClientConfig>) -> Self {
         let credentials = smtp.username.as_ref().map(|username| Credentials {
             username: username.clone(),
-            password: smtp
-                .password
-                .as_ref()
-                .and_then(|password| password.value().cloned())
-                .unwrap_or_default(),
+            password: smtp.password.as_ref().and_then(|password| password.value().cloned()).unwrap_or_default(),
         });
-        let host = smtp
-            .host
-            .trim_start_matches('[')
-            .trim_end_matches(']')
-            .to_owned();
-        Self {
-            host,
-            port: smtp.port,
-            tls: smtp.tls,
-            credentials,
-            name: name.to_owned(),
-            config,
-        }
+        let host = smtp.host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        Self { host, port: smtp.port, tls: smtp.tls, credentials, name: name.to_owned(), config }
     }
 
     /// Opens a connection.
@@ -108,20 +93,11 @@ impl Relay {
         if let Some(credentials) = &self.credentials {
             credentials.authenticate(&mut dialogue, &extensions).await?;
         }
-        Ok(Connection {
-            dialogue,
-            extensions,
-            in_transaction: false,
-            opened: Instant::now(),
-        })
+        Ok(Connection { dialogue, extensions, in_transaction: false, opened: Instant::now() })
     }
 
     async fn dial(&self) -> Result<TcpStream, Trouble> {
-        let resolving = timeout(
-            CONNECT_TIMEOUT,
-            lookup_host((self.host.as_str(), self.port)),
-        )
-        .await;
+        let resolving = timeout(CONNECT_TIMEOUT, lookup_host((self.host.as_str(), self.port))).await;
         let addresses = match resolving {
             Ok(Ok(addresses)) => addresses.take(MAX_ADDRESSES).collect::<Vec<_>>(),
             Ok(Err(error)) => return Err(Trouble::Dns(error.to_string())),
@@ -139,23 +115,15 @@ impl Relay {
 
     async fn encrypt(&self, stream: impl Io + 'static) -> Result<impl Io + 'static, Trouble> {
         let name = ServerName::try_from(self.host.clone());
-        let name =
-            name.map_err(|_| Trouble::Tls(format!("{} is no name for a certificate", self.host)))?;
+        let name = name.map_err(|_| Trouble::Tls(format!("{} is no name for a certificate", self.host)))?;
         let connecting = TlsConnector::from(self.config.clone()).connect(name, stream);
         match timeout(COMMAND_TIMEOUT, connecting).await {
             Ok(result) => result.map_err(|error| Trouble::Tls(error.to_string())),
-            Err(_) => Err(Trouble::Timeout {
-                stage: "TLS",
-                seconds: COMMAND_TIMEOUT.as_secs(),
-            }),
+            Err(_) => Err(Trouble::Timeout { stage: "TLS", seconds: COMMAND_TIMEOUT.as_secs() }),
         }
     }
 
-    async fn starttls(
-        &self,
-        mut dialogue: Dialogue,
-        offered: &Extensions,
-    ) -> Result<Dialogue, Trouble> {
+    async fn starttls(&self, mut dialogue: Dialogue, offered: &Extensions) -> Result<Dialogue, Trouble> {
         if !offered.starttls {
             return Err(Trouble::NoStarttls);
         }
@@ -165,9 +133,7 @@ impl Relay {
     }
 
     async fn ehlo(&self, dialogue: &mut Dialogue) -> Result<Extensions, Trouble> {
-        let reply = dialogue
-            .command("EHLO", &format!("EHLO {}\r\n", self.name))
-            .await?;
+        let reply = dialogue.command("EHLO", &format!("EHLO {}\r\n", self.name)).await?;
         Ok(Extensions::of(&positive("EHLO", reply)?))
     }
 }
@@ -180,19 +146,12 @@ async fn dial_address(address: SocketAddr) -> Result<TcpStream, Trouble> {
     };
     match timeout(CONNECT_TIMEOUT, connecting).await {
         Ok(result) => result.map_err(Trouble::Connect),
-        Err(_) => Err(Trouble::Timeout {
-            stage: "connection",
-            seconds: CONNECT_TIMEOUT.as_secs(),
-        }),
+        Err(_) => Err(Trouble::Timeout { stage: "connection", seconds: CONNECT_TIMEOUT.as_secs() }),
     }
 }
 
 fn positive(stage: &'static str, reply: Reply) -> Result<Reply, Trouble> {
-    if reply.is_positive() {
-        Ok(reply)
-    } else {
-        Err(Trouble::Refused { stage, reply })
-    }
+    if reply.is_positive() { Ok(reply) } else { Err(Trouble::Refused { stage, reply }) }
 }
 
 impl Connection {
@@ -228,11 +187,7 @@ impl Extensions {
 }
 
 impl Credentials {
-    async fn authenticate(
-        &self,
-        dialogue: &mut Dialogue,
-        offered: &Extensions,
-    ) -> Result<(), Trouble> {
+    async fn authenticate(&self, dialogue: &mut Dialogue, offered: &Extensions) -> Result<(), Trouble> {
         let reply = if offered.auth_plain {
             self.plain(dialogue).await?
         } else if offered.auth_login {
@@ -240,21 +195,12 @@ impl Credentials {
         } else {
             return Err(Trouble::NoAuth);
         };
-        if reply.code == 235 {
-            Ok(())
-        } else {
-            Err(Trouble::Auth(self.without_secrets(&reply)))
-        }
+        if reply.code == 235 { Ok(()) } else { Err(Trouble::Auth(self.without_secrets(&reply))) }
     }
 
     /// RFC 4616, with the initial response of RFC 4954.
     async fn plain(&self, dialogue: &mut Dialogue) -> Result<Reply, Trouble> {
-        dialogue
-            .command(
-                "AUTH",
-                &Zeroizing::new(format!("AUTH PLAIN {}\r\n", *self.plain_response())),
-            )
-            .await
+        dialogue.command("AUTH", &Zeroizing::new(format!("AUTH PLAIN {}\r\n", *self.plain_response()))).await
     }
 
     /// Never a standard, and the only one that some relays offer.
@@ -271,11 +217,7 @@ impl Credentials {
     }
 
     fn plain_response(&self) -> Zeroizing<String> {
-        encoded(&Zeroizing::new(format!(
-            "\0{}\0{}",
-            self.username,
-            self.password.expose_secret()
-        )))
+        encoded(&Zeroizing::new(format!("\0{}\0{}", self.username, self.password.expose_secret())))
     }
 
     /// What the relay said, unless it repeats what it was told in confidence.
@@ -283,10 +225,7 @@ impl Credentials {
         let told = reply.to_string();
         let password = self.password.expose_secret();
         let secrets = [password, &encoded(password), &self.plain_response()];
-        if secrets
-            .iter()
-            .any(|secret| !secret.is_empty() && told.contains(*secret))
-        {
+        if secrets.iter().any(|secret| !secret.is_empty() && told.contains(*secret)) {
             return format!("{} (its words repeat the credentials)", reply.code);
         }
         told
@@ -304,57 +243,22 @@ mod tests {
 
     #[test]
     fn extensions_are_read_in_every_spelling() {
-        let lines = [
-            "mx.example greets you",
-            "PIPELINING",
-            "size 1000",
-            "AUTH=LOGIN",
-            "AUTH CRAM-MD5 plain",
-            "DSN",
-            "X",
-        ];
-        let reply = Reply {
-            code: 250,
-            lines: lines.map(str::to_owned).to_vec(),
-        };
-        let all = Extensions {
-            starttls: false,
-            auth_plain: true,
-            auth_login: true,
-            pipelining: true,
-            size: true,
-            dsn: true,
-        };
+        let lines =
+            ["mx.example greets you", "PIPELINING", "size 1000", "AUTH=LOGIN", "AUTH CRAM-MD5 plain", "DSN", "X"];
+        let reply = Reply { code: 250, lines: lines.map(str::to_owned).to_vec() };
+        let all =
+            Extensions { starttls: false, auth_plain: true, auth_login: true, pipelining: true, size: true, dsn: true };
         assert_eq!(Extensions::of(&reply), all);
-        let greeting = Reply {
-            code: 250,
-            lines: vec!["DSN".to_owned()],
-        };
-        assert_eq!(
-            Extensions::of(&greeting),
-            Extensions::default(),
-            "the first line is the relay's name"
-        );
+        let greeting = Reply { code: 250, lines: vec!["DSN".to_owned()] };
+        assert_eq!(Extensions::of(&greeting), Extensions::default(), "the first line is the relay's name");
     }
 
     #[test]
     fn a_reply_that_repeats_the_password_is_not_told() {
-        let credentials = Credentials {
-            username: "u".to_owned(),
-            password: "hunter2".into(),
-        };
-        let told = |words: &str| {
-            credentials.without_secrets(&Reply {
-                code: 535,
-                lines: vec![words.to_owned()],
-            })
-        };
+        let credentials = Credentials { username: "u".to_owned(), password: "hunter2".into() };
+        let told = |words: &str| credentials.without_secrets(&Reply { code: 535, lines: vec![words.to_owned()] });
         assert_eq!(told("5.7.8 no"), "535 5.7.8 no");
-        for words in [
-            "hunter2",
-            "bad: aHVudGVyMg==",
-            &format!("AUTH PLAIN {}?", *credentials.plain_response()),
-        ] {
+        for words in ["hunter2", "bad: aHVudGVyMg==", &format!("AUTH PLAIN {}?", *credentials.plain_response())] {
             assert_eq!(told(words), "535 (its words repeat the credentials)");
         }
     }

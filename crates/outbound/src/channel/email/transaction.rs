@@ -47,9 +47,7 @@ impl<'a> Envelope<'a> {
     /// checked before; this is the last place where a line break could become a command.
     pub(super) fn new(from: &'a str, to: &'a str, id: MessageId) -> Option<Self> {
         let harmless = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'<' | b'>');
-        let fits = |address: &str| {
-            !address.is_empty() && address.len() <= 254 && address.bytes().all(harmless)
-        };
+        let fits = |address: &str| !address.is_empty() && address.len() <= 254 && address.bytes().all(harmless);
         (fits(from) && fits(to)).then_some(Self { from, to, id })
     }
 
@@ -70,10 +68,7 @@ impl<'a> Envelope<'a> {
     fn recipient(&self, extensions: &Extensions) -> String {
         let mut command = format!("RCPT TO:<{}>", self.to);
         if extensions.dsn {
-            command.push_str(&format!(
-                " NOTIFY=FAILURE,DELAY ORCPT=rfc822;{}",
-                xtext(self.to)
-            ));
+            command.push_str(&format!(" NOTIFY=FAILURE,DELAY ORCPT=rfc822;{}", xtext(self.to)));
         }
         command.push_str("\r\n");
         command
@@ -106,58 +101,35 @@ impl Handed {
 }
 
 /// Says MAIL and RCPT, at once where the relay allows it (RFC 2920).
-pub(super) async fn begin(
-    connection: &mut Connection,
-    envelope: &Envelope<'_>,
-    size: usize,
-) -> Result<Begun, Trouble> {
+pub(super) async fn begin(connection: &mut Connection, envelope: &Envelope<'_>, size: usize) -> Result<Begun, Trouble> {
     if connection.in_transaction {
         abandon(connection).await?;
     }
     connection.in_transaction = true;
-    let Connection {
-        dialogue,
-        extensions,
-        ..
-    } = connection;
-    let (mail, recipient) = (
-        envelope.mail(extensions, size),
-        envelope.recipient(extensions),
-    );
+    let Connection { dialogue, extensions, .. } = connection;
+    let (mail, recipient) = (envelope.mail(extensions, size), envelope.recipient(extensions));
     if extensions.pipelining {
-        dialogue
-            .write("MAIL", format!("{mail}{recipient}").as_bytes())
-            .await?;
+        dialogue.write("MAIL", format!("{mail}{recipient}").as_bytes()).await?;
         let mail = dialogue.reply("MAIL", COMMAND_TIMEOUT).await?;
         if mail.is_closing() {
             return answered(Stage::Mail, mail);
         }
         // Read in any case, or the next command would get this reply.
         let recipient = dialogue.reply("RCPT", COMMAND_TIMEOUT).await?;
-        return if mail.is_positive() {
-            answered(Stage::Recipient, recipient)
-        } else {
-            answered(Stage::Mail, mail)
-        };
+        return if mail.is_positive() { answered(Stage::Recipient, recipient) } else { answered(Stage::Mail, mail) };
     }
     let mail = dialogue.command("MAIL", &mail).await?;
     if !mail.is_positive() {
         return answered(Stage::Mail, mail);
     }
-    answered(
-        Stage::Recipient,
-        dialogue.command("RCPT", &recipient).await?,
-    )
+    answered(Stage::Recipient, dialogue.command("RCPT", &recipient).await?)
 }
 
 fn answered(stage: Stage, reply: Reply) -> Result<Begun, Trouble> {
     match reply.code {
         200..300 => Ok(Begun::Ready),
         400..600 => Ok(Begun::Answered(stage, reply)),
-        _ => Err(Trouble::Refused {
-            stage: "MAIL and RCPT",
-            reply,
-        }),
+        _ => Err(Trouble::Refused { stage: "MAIL and RCPT", reply }),
     }
 }
 
@@ -173,10 +145,7 @@ pub(super) async fn transfer(
         354 => {}
         400..600 => return Ok(Handed::Answered(Stage::Data, go_ahead)),
         _ => {
-            return Err(Trouble::Refused {
-                stage: "DATA",
-                reply: go_ahead,
-            });
+            return Err(Trouble::Refused { stage: "DATA", reply: go_ahead });
         }
     }
     let started = clock.now();
@@ -186,16 +155,10 @@ pub(super) async fn transfer(
     match reply.code {
         200..300 => {
             connection.in_transaction = false;
-            Ok(Handed::Accepted {
-                code: reply.code,
-                duration_ms,
-            })
+            Ok(Handed::Accepted { code: reply.code, duration_ms })
         }
         400..600 => Ok(Handed::Answered(Stage::End, reply)),
-        _ => Err(Trouble::Refused {
-            stage: "the message",
-            reply,
-        }),
+        _ => Err(Trouble::Refused { stage: "the message", reply }),
     }
 }
 
@@ -203,10 +166,7 @@ pub(super) async fn transfer(
 pub(super) async fn abandon(connection: &mut Connection) -> Result<(), Trouble> {
     let reply = connection.dialogue.command("RSET", "RSET\r\n").await?;
     if !reply.is_positive() {
-        return Err(Trouble::Refused {
-            stage: "RSET",
-            reply,
-        });
+        return Err(Trouble::Refused { stage: "RSET", reply });
     }
     connection.in_transaction = false;
     Ok(())
@@ -256,14 +216,8 @@ mod tests {
     fn parameters_are_sent_where_they_are_offered() {
         let envelope = Envelope::new("orders@acme.example", "jane+a=b@example.com", ID).unwrap();
         let none = Extensions::default();
-        assert_eq!(
-            envelope.mail(&none, 9),
-            "MAIL FROM:<orders@acme.example>\r\n"
-        );
-        assert_eq!(
-            envelope.recipient(&none),
-            "RCPT TO:<jane+a=b@example.com>\r\n"
-        );
+        assert_eq!(envelope.mail(&none, 9), "MAIL FROM:<orders@acme.example>\r\n");
+        assert_eq!(envelope.recipient(&none), "RCPT TO:<jane+a=b@example.com>\r\n");
         let mut all = Extensions::default();
         (all.size, all.dsn) = (true, true);
         assert_eq!(
@@ -285,11 +239,7 @@ mod tests {
             (".\r\n..\r\nx.\r\n", "..\r\n...\r\nx.\r\n.\r\n"),
             ("a\n.\nb\r\n", "a\n..\nb\r\n.\r\n"),
         ] {
-            assert_eq!(
-                transparent(message.as_bytes()),
-                sent.as_bytes(),
-                "{message:?}"
-            );
+            assert_eq!(transparent(message.as_bytes()), sent.as_bytes(), "{message:?}");
         }
     }
 }

@@ -6,9 +6,7 @@ use model::campaign::{Audience, CampaignSettings, Category, Content, Schedule};
 use model::channel::{ChannelSettings, ChannelType, Mailbox, SmtpSettings, SmtpTls};
 use model::clock::{Clock, Timestamp};
 use model::execution::{DueMessage, ExecutionFacts, Priority, Recipient};
-use model::ids::{
-    ApiKeyId, CampaignId, CampaignVersionId, ChannelConfigurationId, ExecutionId, MessageKey,
-};
+use model::ids::{ApiKeyId, CampaignId, CampaignVersionId, ChannelConfigurationId, ExecutionId, MessageKey};
 use model::outcome::Outcome;
 use model::secret::Secret;
 use model::webhook::Channel;
@@ -48,24 +46,15 @@ struct Inner {
 
 impl Door {
     pub fn shut() -> Self {
-        Self(Arc::new(Inner {
-            is_shut: true,
-            ..Inner::default()
-        }))
+        Self(Arc::new(Inner { is_shut: true, ..Inner::default() }))
     }
 
     pub fn looking(look: impl Fn() + Send + Sync + 'static) -> Self {
-        Self(Arc::new(Inner {
-            look: Some(Box::new(look)),
-            ..Inner::default()
-        }))
+        Self(Arc::new(Inner { look: Some(Box::new(look)), ..Inner::default() }))
     }
 
     pub fn meeting(barrier: Arc<Barrier>) -> Self {
-        Self(Arc::new(Inner {
-            meeting: Some(barrier),
-            ..Inner::default()
-        }))
+        Self(Arc::new(Inner { meeting: Some(barrier), ..Inner::default() }))
     }
 
     pub fn opened(&self) -> usize {
@@ -124,22 +113,13 @@ impl Setup {
             channel: Channel::Email,
             kind: ChannelType::Smtp,
             smtp: Some(smtp),
-            from: Some(Mailbox {
-                name: Some("Acme".to_owned()),
-                address: "orders@acme.example".to_owned(),
-            }),
+            from: Some(Mailbox { name: Some("Acme".to_owned()), address: "orders@acme.example".to_owned() }),
             reply_to: None,
             retry_hours: 1.0,
             max_per_second: None,
         };
         let trusted = vec![relay.certificate.clone()];
-        Self {
-            version: version(),
-            door: Door::default(),
-            settings,
-            trusted,
-            sender: OnceLock::new(),
-        }
+        Self { version: version(), door: Door::default(), settings, trusted, sender: OnceLock::new() }
     }
 
     fn changed(mut self, change: impl FnOnce(&mut SmtpSettings)) -> Self {
@@ -193,10 +173,7 @@ impl Setup {
 /// The outcome of a send that was decided.
 pub fn outcome_of(sent: Sent) -> Outcome {
     match sent {
-        Sent::Decided {
-            outcome,
-            planned: None,
-        } => outcome,
+        Sent::Decided { outcome, planned: None } => outcome,
         other => panic!("{other:?}"),
     }
 }
@@ -239,10 +216,7 @@ pub fn message(ordinal: u8) -> DueMessage {
 pub fn message_to(ordinal: u8, address: Option<&str>) -> DueMessage {
     let id = ExecutionId::floor_at(NOW);
     DueMessage {
-        key: MessageKey {
-            execution: id,
-            ordinal,
-        },
+        key: MessageKey { execution: id, ordinal },
         execution: Arc::new(ExecutionFacts {
             id,
             request_id: "r".to_owned(),

@@ -65,10 +65,7 @@ pub struct Seen {
 
 impl Seen {
     pub fn count(&self, verb: &str) -> usize {
-        self.commands
-            .iter()
-            .filter(|command| command.starts_with(verb))
-            .count()
+        self.commands.iter().filter(|command| command.starts_with(verb)).count()
     }
 }
 
@@ -89,33 +86,18 @@ struct Shared {
 impl Relay {
     pub async fn start(script: Script) -> Self {
         let names = vec!["127.0.0.1".to_owned()];
-        let rcgen::CertifiedKey { cert, signing_key } =
-            rcgen::generate_simple_self_signed(names).unwrap();
+        let rcgen::CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed(names).unwrap();
         let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap();
-        let config = config
-            .with_no_client_auth()
-            .with_single_cert(vec![cert.der().clone()], key)
-            .unwrap();
+        let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let config = config.with_no_client_auth().with_single_cert(vec![cert.der().clone()], key).unwrap();
         let tls = TlsAcceptor::from(Arc::new(config));
-        let shared = Arc::new(Shared {
-            script: Mutex::new(script),
-            seen: Mutex::default(),
-            tls,
-        });
+        let shared = Arc::new(Shared { script: Mutex::new(script), seen: Mutex::default(), tls });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(listener, shared.clone()));
-        Self {
-            address,
-            certificate: cert.der().clone(),
-            shared,
-            _tasks: tasks,
-        }
+        Self { address, certificate: cert.der().clone(), shared, _tasks: tasks }
     }
 
     pub fn seen<T>(&self, look: impl FnOnce(&Seen) -> T) -> T {
@@ -170,10 +152,7 @@ struct Session<'a, S> {
 
 impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
     fn new(stream: S, shared: &'a Shared) -> Self {
-        Self {
-            stream: BufReader::new(stream),
-            shared,
-        }
+        Self { stream: BufReader::new(stream), shared }
     }
 
     async fn greet_and_converse(&mut self) -> bool {
@@ -187,11 +166,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
                 return false;
             };
             self.shared.seen.lock().unwrap().commands.push(line.clone());
-            let verb = line
-                .split(' ')
-                .next()
-                .unwrap_or_default()
-                .to_ascii_uppercase();
+            let verb = line.split(' ').next().unwrap_or_default().to_ascii_uppercase();
             let goes_on = match verb.as_str() {
                 "EHLO" => self.ehlo().await,
                 "STARTTLS" => match self.next("STARTTLS") {
@@ -220,10 +195,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
         let mut lines = vec!["relay.test"];
         lines.extend(extensions);
         let (last, others) = lines.split_last().unwrap();
-        let text: String = others
-            .iter()
-            .map(|line| format!("250-{line}\r\n"))
-            .collect();
+        let text: String = others.iter().map(|line| format!("250-{line}\r\n")).collect();
         self.answer("EHLO", &format!("{text}250 {last}")).await
     }
 
@@ -233,10 +205,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             "AUTH PLAIN AHVzZXIAc2VjcmV0" => true,
             "AUTH LOGIN" => {
                 let mut right = true;
-                for (challenge, expected) in [
-                    ("334 VXNlcm5hbWU6", "dXNlcg=="),
-                    ("334 UGFzc3dvcmQ6", "c2VjcmV0"),
-                ] {
+                for (challenge, expected) in [("334 VXNlcm5hbWU6", "dXNlcg=="), ("334 UGFzc3dvcmQ6", "c2VjcmV0")] {
                     if !self.say(challenge).await {
                         return false;
                     }
@@ -249,12 +218,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             }
             _ => false,
         };
-        self.say(if right {
-            "235 2.7.0 welcome"
-        } else {
-            "535 5.7.8 authentication failed"
-        })
-        .await
+        self.say(if right { "235 2.7.0 welcome" } else { "535 5.7.8 authentication failed" }).await
     }
 
     async fn data(&mut self) -> bool {
@@ -286,13 +250,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
 
     /// The scripted answer at a point, used up by this.
     fn next(&self, point: &'static str) -> Option<Answer> {
-        self.shared
-            .script
-            .lock()
-            .unwrap()
-            .answers
-            .get_mut(point)
-            .and_then(VecDeque::pop_front)
+        self.shared.script.lock().unwrap().answers.get_mut(point).and_then(VecDeque::pop_front)
     }
 
     /// False when the connection is to be closed.
@@ -317,11 +275,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
 
     async fn say(&mut self, text: &str) -> bool {
         let stream = self.stream.get_mut();
-        stream
-            .write_all(format!("{text}\r\n").as_bytes())
-            .await
-            .is_ok()
-            && stream.flush().await.is_ok()
+        stream.write_all(format!("{text}\r\n").as_bytes()).await.is_ok() && stream.flush().await.is_ok()
     }
 
     async fn line(&mut self) -> Option<String> {

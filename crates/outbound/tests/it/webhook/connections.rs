@@ -9,11 +9,9 @@ async fn endpoint_for(receiver: &Receiver, authority: &Authority) -> Endpoint {
 
 #[tokio::test]
 async fn ten_posts_take_one_connection() {
-    for answer in [
-        OK,
-        "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
-        "HTTP/1.1 500 X\r\ncontent-length: 2\r\n\r\nno",
-    ] {
+    for answer in
+        [OK, "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", "HTTP/1.1 500 X\r\ncontent-length: 2\r\n\r\nno"]
+    {
         let authority = Authority::new();
         let tls = authority.server(&[HOOK], Validity::Good);
         let mut receiver = Receiver::answering("127.0.0.1", tls, answer).await;
@@ -34,11 +32,7 @@ async fn posts_at_a_time_take_a_connection_each_and_leave_them_to_the_next() {
     let endpoint = endpoint_for(&receiver, &authority).await;
     for _ in 0..5 {
         let replies = join_all((0..8).map(|_| post(&endpoint))).await;
-        assert!(
-            replies
-                .iter()
-                .all(|reply| reply.verdict == Verdict::Succeeded)
-        );
+        assert!(replies.iter().all(|reply| reply.verdict == Verdict::Succeeded));
     }
     assert!(receiver.connections() <= 8, "{}", receiver.connections());
 }
@@ -46,8 +40,7 @@ async fn posts_at_a_time_take_a_connection_each_and_leave_them_to_the_next() {
 #[tokio::test]
 async fn endpoints_share_no_connection() {
     let authority = Authority::new();
-    let receiver =
-        Receiver::answering("127.0.0.1", authority.server(&[HOOK], Validity::Good), OK).await;
+    let receiver = Receiver::answering("127.0.0.1", authority.server(&[HOOK], Validity::Good), OK).await;
     let network = network(&authority);
     for _ in 0..2 {
         let endpoint = Endpoint::new(&webhook(&url(&receiver), json!({})), &network).unwrap();
@@ -62,8 +55,7 @@ async fn a_connection_that_the_server_closes_is_replaced() {
     let tls = authority.server(&[HOOK], Validity::Good);
     let mut receiver = Receiver::start("127.0.0.1", Some(tls), |mut peer| async move {
         peer.request().await;
-        peer.send("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
-            .await;
+        peer.send("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n").await;
     })
     .await;
     let endpoint = endpoint_for(&receiver, &authority).await;
@@ -103,15 +95,8 @@ async fn a_request_lost_on_a_reused_connection_goes_out_again_at_once() {
     let endpoint = endpoint_for(&receiver, &authority).await;
     assert_eq!(post(&endpoint).await.verdict, Verdict::Succeeded);
     assert_eq!(post(&endpoint).await.verdict, Verdict::Succeeded);
-    let (first, lost, again) = (
-        receiver.seen().await,
-        receiver.seen().await,
-        receiver.seen().await,
-    );
-    assert_eq!(
-        (first.connection, lost.connection, again.connection),
-        (0, 0, 1)
-    );
+    let (first, lost, again) = (receiver.seen().await, receiver.seen().await, receiver.seen().await);
+    assert_eq!((first.connection, lost.connection, again.connection), (0, 0, 1));
     assert_eq!(lost.headers, again.headers);
     assert_eq!(lost.body, again.body);
 }
@@ -140,11 +125,7 @@ async fn no_more_connections_wait_than_may_be_in_use() {
     let webhook = webhook(&url(&receiver), json!({"maxConcurrency": 2}));
     let endpoint = Endpoint::new(&webhook, &network(&authority)).unwrap();
     let replies = join_all((0..3).map(|_| post(&endpoint))).await;
-    assert!(
-        replies
-            .iter()
-            .all(|reply| reply.verdict == Verdict::Succeeded)
-    );
+    assert!(replies.iter().all(|reply| reply.verdict == Verdict::Succeeded));
     for _ in 2..receiver.connections() {
         receiver.ended().await;
     }

@@ -22,20 +22,8 @@ async fn literals_are_refused_unless_opened() {
     let authority = Authority::new();
     let receiver = receiver_for(&["127.0.0.1"], &authority).await;
     let port = receiver.address.port();
-    let closed = Network::with_resolver(
-        EgressPolicy::default(),
-        vec![authority.root()],
-        FakeDns::answers(&[&[]]),
-    );
-    for host in [
-        "127.0.0.1",
-        "0",
-        "2130706433",
-        "0x7f.1",
-        "017700000001",
-        "[::1]",
-        "[::ffff:127.0.0.1]",
-    ] {
+    let closed = Network::with_resolver(EgressPolicy::default(), vec![authority.root()], FakeDns::answers(&[&[]]));
+    for host in ["127.0.0.1", "0", "2130706433", "0x7f.1", "017700000001", "[::1]", "[::ffff:127.0.0.1]"] {
         let reply = post_over(&closed, &format!("https://{host}:{port}/")).await;
         assert_failed(&reply, AttemptErrorKind::Guard, "an operator can open it");
     }
@@ -52,16 +40,8 @@ async fn literals_are_refused_unless_opened() {
 async fn only_the_allowed_addresses_of_a_name_are_dialled() {
     let authority = Authority::new();
     let allowed = receiver_for(&[HOOK], &authority).await;
-    let forbidden = tokio::net::TcpListener::bind(("127.0.0.2", allowed.address.port()))
-        .await
-        .unwrap();
-    let dns = FakeDns::answers(&[&[
-        "127.0.0.2",
-        "169.254.169.254",
-        "10.0.0.1",
-        "127.0.0.1",
-        "::1",
-    ]]);
+    let forbidden = tokio::net::TcpListener::bind(("127.0.0.2", allowed.address.port())).await.unwrap();
+    let dns = FakeDns::answers(&[&["127.0.0.2", "169.254.169.254", "10.0.0.1", "127.0.0.1", "::1"]]);
     let reply = post_over(&network_with(dns, &authority), &url(&allowed)).await;
     assert_eq!(reply.verdict, Verdict::Succeeded);
     assert_eq!(allowed.connections(), 1);
@@ -85,14 +65,10 @@ async fn a_name_that_changes_its_address_is_judged_at_each_connection() {
     let tls = authority.server(&[HOOK], Validity::Good);
     let receiver = Receiver::start("127.0.0.1", Some(tls), |mut peer| async move {
         peer.request().await;
-        peer.send("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
-            .await;
+        peer.send("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n").await;
     })
     .await;
-    let network = network_with(
-        FakeDns::answers(&[&["127.0.0.1"], &["127.0.0.1"], &["127.0.0.2"]]),
-        &authority,
-    );
+    let network = network_with(FakeDns::answers(&[&["127.0.0.1"], &["127.0.0.1"], &["127.0.0.2"]]), &authority);
     network.check_url(&url(&receiver)).await.unwrap();
     let endpoint = Endpoint::new(&webhook(&url(&receiver), json!({})), &network).unwrap();
     assert_eq!(post(&endpoint).await.verdict, Verdict::Succeeded);
@@ -104,17 +80,11 @@ async fn a_name_that_changes_its_address_is_judged_at_each_connection() {
 async fn addresses_are_tried_in_turn() {
     let authority = Authority::new();
     let receiver = receiver_for(&[HOOK], &authority).await;
-    let open = EgressPolicy {
-        allow_networks: vec!["127.0.0.0/8".parse().unwrap()],
-        allow_http: false,
-    };
+    let open = EgressPolicy { allow_networks: vec!["127.0.0.0/8".parse().unwrap()], allow_http: false };
     // Nothing listens on the first one.
     let dns = FakeDns::answers(&[&["127.0.0.3", "127.0.0.1"]]);
     let network = Network::with_resolver(open.clone(), vec![authority.root()], dns);
-    assert_eq!(
-        post_over(&network, &url(&receiver)).await.verdict,
-        Verdict::Succeeded
-    );
+    assert_eq!(post_over(&network, &url(&receiver)).await.verdict, Verdict::Succeeded);
     let dns = FakeDns::answers(&[&["127.0.0.3", "127.0.0.4"]]);
     let network = Network::with_resolver(open, vec![authority.root()], dns);
     let reply = post_over(&network, &url(&receiver)).await;
@@ -124,45 +94,24 @@ async fn addresses_are_tried_in_turn() {
 #[tokio::test]
 async fn a_name_that_does_not_resolve_is_a_dns_failure() {
     let authority = Authority::new();
-    for error in [
-        ResolveError::NotFound,
-        ResolveError::Timeout,
-        ResolveError::Failed("SERVFAIL".to_owned()),
-    ] {
+    for error in [ResolveError::NotFound, ResolveError::Timeout, ResolveError::Failed("SERVFAIL".to_owned())] {
         let says = error.to_string();
-        let reply = post_over(
-            &network_with(FakeDns::fails(error), &authority),
-            "https://hook.example/",
-        )
-        .await;
+        let reply = post_over(&network_with(FakeDns::fails(error), &authority), "https://hook.example/").await;
         assert_failed(&reply, AttemptErrorKind::Dns, &says);
     }
-    let reply = post_over(
-        &network_with(FakeDns::answers(&[&[]]), &authority),
-        "https://hook.example/",
-    )
-    .await;
+    let reply = post_over(&network_with(FakeDns::answers(&[&[]]), &authority), "https://hook.example/").await;
     assert_failed(&reply, AttemptErrorKind::Dns, "no address");
 }
 
 #[tokio::test]
 async fn plain_http_only_where_it_is_allowed() {
-    let script = |mut peer: receiver::Peer| async move {
-        while peer.request().await && peer.send(OK).await {}
-    };
+    let script = |mut peer: receiver::Peer| async move { while peer.request().await && peer.send(OK).await {} };
     let mut receiver = Receiver::start("127.0.0.1", None, script).await;
     let authority = Authority::new();
     let url = format!("http://127.0.0.1:{}/", receiver.address.port());
-    assert_failed(
-        &post_over(&network(&authority), &url).await,
-        AttemptErrorKind::Guard,
-        "plain http",
-    );
+    assert_failed(&post_over(&network(&authority), &url).await, AttemptErrorKind::Guard, "plain http");
     assert_eq!(receiver.connections(), 0);
-    let open = EgressPolicy {
-        allow_http: true,
-        ..policy()
-    };
+    let open = EgressPolicy { allow_http: true, ..policy() };
     let network = Network::with_resolver(open, Vec::new(), FakeDns::answers(&[&[]]));
     assert_eq!(post_over(&network, &url).await.verdict, Verdict::Succeeded);
     assert_eq!(receiver.seen().await.line, "POST / HTTP/1.1");
@@ -177,32 +126,13 @@ async fn urls_are_checked_at_create() {
     };
     let public = || FakeDns::answers(&[&["93.184.215.14"]]);
     check(public(), "https://hook.example/a?b=c").await.unwrap();
-    check(
-        FakeDns::answers(&[&["10.0.0.1", "93.184.215.14"]]),
-        "https://hook.example/",
-    )
-    .await
-    .unwrap();
-    check(
-        FakeDns::fails(ResolveError::NotFound),
-        "https://hook.example/",
-    )
-    .await
-    .unwrap();
-    check(FakeDns::answers(&[&[]]), "https://hook.example/")
-        .await
-        .unwrap();
-    let inside = check(FakeDns::answers(&[&["10.0.0.1"]]), "https://hook.example/")
-        .await
-        .unwrap_err();
+    check(FakeDns::answers(&[&["10.0.0.1", "93.184.215.14"]]), "https://hook.example/").await.unwrap();
+    check(FakeDns::fails(ResolveError::NotFound), "https://hook.example/").await.unwrap();
+    check(FakeDns::answers(&[&[]]), "https://hook.example/").await.unwrap();
+    let inside = check(FakeDns::answers(&[&["10.0.0.1"]]), "https://hook.example/").await.unwrap_err();
     assert!(inside.contains("10.0.0.1"), "{inside}");
-    for bad in [
-        "http://hook.example/",
-        "https://u:p@hook.example/",
-        "https://[::1]/",
-        "https://10.1.2.3/",
-        "nonsense",
-    ] {
+    for bad in ["http://hook.example/", "https://u:p@hook.example/", "https://[::1]/", "https://10.1.2.3/", "nonsense"]
+    {
         let refused = check(public(), bad).await.unwrap_err();
         assert!(!refused.contains("u:p"), "{refused}");
     }
@@ -212,18 +142,9 @@ async fn urls_are_checked_at_create() {
 async fn the_certificate_s_fault_is_named() {
     let authority = Authority::new();
     let cases = [
-        (
-            authority.server(&["other.example"], Validity::Good),
-            "wrong host name",
-        ),
-        (
-            authority.server(&[HOOK], Validity::Expired),
-            "has expired: it was valid until 2020-01-01T00:00:00",
-        ),
-        (
-            Authority::named("Another CA").server(&[HOOK], Validity::Good),
-            "unknown issuer",
-        ),
+        (authority.server(&["other.example"], Validity::Good), "wrong host name"),
+        (authority.server(&[HOOK], Validity::Expired), "has expired: it was valid until 2020-01-01T00:00:00"),
+        (Authority::named("Another CA").server(&[HOOK], Validity::Good), "unknown issuer"),
     ];
     for (tls, says) in cases {
         let mut receiver = Receiver::answering("127.0.0.1", tls, OK).await;
@@ -250,29 +171,16 @@ async fn what_is_no_tls_is_a_tls_failure() {
     assert_failed(&reply, AttemptErrorKind::Tls, "not TLS");
     let receiver = plain("").await;
     let reply = post_over(&network(&authority), &url(&receiver)).await;
-    assert_failed(
-        &reply,
-        AttemptErrorKind::Tls,
-        "closed the connection during the handshake",
-    );
+    assert_failed(&reply, AttemptErrorKind::Tls, "closed the connection during the handshake");
 }
 
 #[tokio::test]
 async fn a_handshake_that_hangs_is_a_timeout() {
     let authority = Authority::new();
-    let mut receiver = Receiver::start(
-        "127.0.0.1",
-        None,
-        |mut peer| async move { peer.closed().await },
-    )
-    .await;
+    let mut receiver = Receiver::start("127.0.0.1", None, |mut peer| async move { peer.closed().await }).await;
     let webhook = webhook(&url(&receiver), json!({"timeoutSeconds": 1}));
     let endpoint = Endpoint::new(&webhook, &network(&authority)).unwrap();
-    assert_failed(
-        &post(&endpoint).await,
-        AttemptErrorKind::Timeout,
-        "within 1 s",
-    );
+    assert_failed(&post(&endpoint).await, AttemptErrorKind::Timeout, "within 1 s");
     receiver.ended().await;
 }
 
@@ -315,23 +223,12 @@ impl Resolve for SlowDns {
 async fn connections_opened_at_once_share_a_lookup() {
     let authority = Authority::new();
     let receiver = receiver_for(&[HOOK], &authority).await;
-    let dns = Arc::new(SlowDns {
-        asked: AtomicI64::new(0),
-        answer: tokio::sync::Semaphore::new(0),
-    });
-    let network = Network::with_resolver(
-        policy(),
-        vec![authority.root()],
-        Arc::clone(&dns) as Arc<dyn Resolve>,
-    );
+    let dns = Arc::new(SlowDns { asked: AtomicI64::new(0), answer: tokio::sync::Semaphore::new(0) });
+    let network = Network::with_resolver(policy(), vec![authority.root()], Arc::clone(&dns) as Arc<dyn Resolve>);
     let endpoint = Endpoint::new(&webhook(&url(&receiver), json!({})), &network).unwrap();
     let posts = futures_util::future::join_all((0..20).map(|_| post(&endpoint)));
     // Polled in order: the posts all wait for the answer before it is let through.
     let (replies, ()) = tokio::join!(posts, async { dns.answer.add_permits(1) });
-    assert!(
-        replies
-            .iter()
-            .all(|reply| reply.verdict == Verdict::Succeeded)
-    );
+    assert!(replies.iter().all(|reply| reply.verdict == Verdict::Succeeded));
     assert_eq!(dns.asked.load(Ordering::SeqCst), 1);
 }

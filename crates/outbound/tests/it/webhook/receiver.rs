@@ -30,9 +30,7 @@ impl Authority {
     pub fn named(name: &str) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params
-            .distinguished_name
-            .push(rcgen::DnType::CommonName, name);
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
@@ -54,10 +52,7 @@ impl Authority {
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_no_client_auth()
-            .with_single_cert(
-                vec![certificate.der().clone()],
-                PrivateKeyDer::Pkcs8(key.serialize_der().into()),
-            )
+            .with_single_cert(vec![certificate.der().clone()], PrivateKeyDer::Pkcs8(key.serialize_der().into()))
             .unwrap();
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         TlsAcceptor::from(Arc::new(config))
@@ -111,26 +106,12 @@ impl Peer {
             }
             head.push(line.trim_end().to_owned());
         }
-        let pair = |line: &String| {
-            line.split_once(": ")
-                .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        };
+        let pair = |line: &String| line.split_once(": ").map(|(key, value)| (key.to_owned(), value.to_owned()));
         let headers: Vec<_> = head[1..].iter().map(|line| pair(line).unwrap()).collect();
-        let length = headers
-            .iter()
-            .find(|(key, _)| key == "content-length")
-            .unwrap()
-            .1
-            .parse()
-            .unwrap();
+        let length = headers.iter().find(|(key, _)| key == "content-length").unwrap().1.parse().unwrap();
         let mut body = vec![0; length];
         self.stream.read_exact(&mut body).await.ok()?;
-        Some(Seen {
-            connection: self.number,
-            line: head[0].clone(),
-            headers,
-            body,
-        })
+        Some(Seen { connection: self.number, line: head[0].clone(), headers, body })
     }
 
     /// Sends bytes; false: the client closed the connection.
@@ -176,31 +157,20 @@ impl Receiver {
         tokio::spawn(async move {
             while let Ok((tcp, _)) = listener.accept().await {
                 let number = counted.fetch_add(1, Ordering::SeqCst);
-                let (tls, note, end, script) =
-                    (tls.clone(), note.clone(), end.clone(), Arc::clone(&script));
+                let (tls, note, end, script) = (tls.clone(), note.clone(), end.clone(), Arc::clone(&script));
                 tokio::spawn(async move {
                     let stream = match tls {
                         None => Some(Either::Left(tcp)),
                         Some(tls) => tls.accept(tcp).await.ok().map(Either::Right),
                     };
                     if let Some(stream) = stream {
-                        script(Peer {
-                            number,
-                            stream: BufReader::new(stream),
-                            seen: note,
-                        })
-                        .await;
+                        script(Peer { number, stream: BufReader::new(stream), seen: note }).await;
                     }
                     let _ = end.send(number);
                 });
             }
         });
-        Self {
-            address,
-            connections,
-            seen,
-            ended,
-        }
+        Self { address, connections, seen, ended }
     }
 
     /// Answers every request with `reply`.

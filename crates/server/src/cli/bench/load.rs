@@ -68,7 +68,8 @@ impl Load {
 
     fn read_template(&self) -> Result<Template, String> {
         let text = std::fs::read_to_string(&self.template).map_err(|error| error.to_string())?;
-        let (headers, body): (Vec<(String, String)>, String) = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+        let (headers, body): (Vec<(String, String)>, String) =
+            serde_json::from_str(&text).map_err(|error| error.to_string())?;
         let mut map = http::HeaderMap::new();
         for (name, value) in headers {
             let name: http::HeaderName = name.parse().map_err(|_| "a header's name")?;
@@ -86,7 +87,8 @@ impl Load {
         let mut tcp = HttpConnector::new();
         tcp.set_nodelay(true);
         tcp.enforce_http(false);
-        let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(tcp);
+        let connector =
+            HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(tcp);
         Ok(Client::builder(TokioExecutor::new()).build(connector))
     }
 
@@ -96,7 +98,8 @@ impl Load {
             if n >= self.requests {
                 return Ok(());
             }
-            let body = if self.recipients == 0 { template.body.clone() } else { Bytes::from(self.execution(n).to_string()) };
+            let body =
+                if self.recipients == 0 { template.body.clone() } else { Bytes::from(self.execution(n).to_string()) };
             let mut request = Request::post(&self.url).body(Full::from(body)).map_err(|error| error.to_string())?;
             *request.headers_mut() = template.headers.clone();
             let answer = client.request(request).await.map_err(|error| format!("{error:?}"))?;

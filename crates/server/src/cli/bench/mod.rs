@@ -127,11 +127,21 @@ impl std::fmt::Display for Report {
         let Spread { min, max } = self.events_per_second_spread;
         let tls = if self.tls { "TLS" } else { "plain" };
         writeln!(f, "{} ({tls}, {} bytes a body)", self.scenario, self.body_bytes)?;
-        writeln!(f, "  {} events in {:.2} s: {:.0}/s ({min:.0}-{max:.0})", self.events, self.seconds, self.events_per_second)?;
+        writeln!(
+            f,
+            "  {} events in {:.2} s: {:.0}/s ({min:.0}-{max:.0})",
+            self.events, self.seconds, self.events_per_second
+        )?;
         writeln!(f, "  raw {:.0}/s at {:.1} µs of CPU", self.raw_per_second, self.raw_client_cpu_micros_per_request)?;
-        if let (Some(cpu), Some(rss), Some(disk)) = (self.server_cpu_micros_per_event, self.rss_mi_b, self.disk_bytes_per_event) {
+        if let (Some(cpu), Some(rss), Some(disk)) =
+            (self.server_cpu_micros_per_event, self.rss_mi_b, self.disk_bytes_per_event)
+        {
             let times = cpu / self.raw_client_cpu_micros_per_request;
-            writeln!(f, "  ratio to raw {:.3}, server {cpu:.1} µs of CPU an event ({times:.2} x raw)", self.ratio_to_raw)?;
+            writeln!(
+                f,
+                "  ratio to raw {:.3}, server {cpu:.1} µs of CPU an event ({times:.2} x raw)",
+                self.ratio_to_raw
+            )?;
             writeln!(f, "  {rss:.0} MiB resident, {disk:.0} bytes of disk an event")?;
         }
         let Percentiles { p50, p90, p99, p999, max } = self.latency_ms;

@@ -66,7 +66,8 @@ fn account(pid: u32) -> Result<Account, String> {
     let ticks = |field: usize| after_name.split_whitespace().nth(field).and_then(|text| text.parse::<f64>().ok());
     let (user, system) = (ticks(11).ok_or("no utime")?, ticks(12).ok_or("no stime")?);
     let status = read("status")?;
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).and_then(|text| text.split_whitespace().next());
+    let peak =
+        status.lines().find_map(|line| line.strip_prefix("VmHWM:")).and_then(|text| text.split_whitespace().next());
     let peak_kib: f64 = peak.and_then(|text| text.parse().ok()).ok_or("no VmHWM")?;
     Ok(Account { cpu_micros: (user + system) * 10_000.0, peak_rss_mib: peak_kib / 1024.0 })
 }
@@ -147,7 +148,14 @@ struct Raw {
 async fn raw(folder: &TempDir, sample: &Seen, requests: u64, tls: bool) -> Result<Raw, String> {
     let endpoint = Endpoint::start(folder.path(), "raw", tls).await?;
     let template = write_template(folder.path(), "raw", &sample.sample_headers, &sample.sample_body)?;
-    let arguments = Arguments { url: &endpoint.url, requests, recipients: 0, campaign: "", template: &template, concurrency: CONCURRENCY };
+    let arguments = Arguments {
+        url: &endpoint.url,
+        requests,
+        recipients: 0,
+        campaign: "",
+        template: &template,
+        concurrency: CONCURRENCY,
+    };
     let cpu = run_load(&arguments, endpoint.ca_file.as_deref()).await?;
     let seen = endpoint.wait_for(requests).await?;
     let seconds = seconds_of(&seen);
@@ -169,7 +177,13 @@ async fn sample(folder: &TempDir, tls: bool) -> Result<Seen, String> {
 }
 
 /// Runs executions through a server until all of their events have come.
-async fn delivered(folder: &TempDir, recipients: u64, events: u64, tls: bool, report: &mut Report) -> Result<Seen, String> {
+async fn delivered(
+    folder: &TempDir,
+    recipients: u64,
+    events: u64,
+    tls: bool,
+    report: &mut Report,
+) -> Result<Seen, String> {
     let endpoint = Endpoint::start(folder.path(), "sink", tls).await?;
     let server = start_server(folder.path(), endpoint.ca_file.as_deref()).await?;
     let key = std::fs::read_to_string(folder.path().join("key")).map_err(|error| error.to_string())?;
@@ -178,7 +192,8 @@ async fn delivered(folder: &TempDir, recipients: u64, events: u64, tls: bool, re
     let template = write_template(folder.path(), "load", &caller.headers(), "")?;
     let url = format!("{}/ajo/im/executions/unitary", caller.base);
     let requests = events / recipients;
-    let arguments = Arguments { url: &url, requests, recipients, campaign: &campaign, template: &template, concurrency: CALLERS };
+    let arguments =
+        Arguments { url: &url, requests, recipients, campaign: &campaign, template: &template, concurrency: CALLERS };
     let before = server.account()?;
     run_load(&arguments, None).await?;
     let seen = endpoint.wait_for(events).await?;
@@ -229,7 +244,8 @@ struct Caller {
 
 impl Caller {
     fn headers(&self) -> Vec<(String, String)> {
-        let plain = [("content-type", "application/json"), ("x-gw-ims-org-id", ORGANIZATION), ("x-sandbox-name", "prod")];
+        let plain =
+            [("content-type", "application/json"), ("x-gw-ims-org-id", ORGANIZATION), ("x-sandbox-name", "prod")];
         let mut headers: Vec<_> = plain.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         headers.push(("authorization".to_owned(), format!("Bearer {}", self.key)));
         headers
@@ -284,8 +300,21 @@ struct Arguments<'a> {
 async fn run_load(arguments: &Arguments<'_>, ca_file: Option<&str>) -> Result<f64, String> {
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
     let mut command = Command::new(program);
-    command.args(["bench", "load", "--url", arguments.url, "--campaign", arguments.campaign, "--template", arguments.template]);
-    let numbers = [("--requests", arguments.requests), ("--recipients", arguments.recipients), ("--concurrency", arguments.concurrency.into())];
+    command.args([
+        "bench",
+        "load",
+        "--url",
+        arguments.url,
+        "--campaign",
+        arguments.campaign,
+        "--template",
+        arguments.template,
+    ]);
+    let numbers = [
+        ("--requests", arguments.requests),
+        ("--recipients", arguments.recipients),
+        ("--concurrency", arguments.concurrency.into()),
+    ];
     for (name, value) in numbers {
         command.arg(name).arg(value.to_string());
     }

@@ -125,7 +125,10 @@ pub fn executions(stage: &Stage) -> Vec<Case> {
     }
     let twice = json!([base["recipients"][0], base["recipients"][0]]);
     table.wrong_at("recipients", twice, "recipients.1.userId");
-    table.all_wrong("expiresAt", &[json!("tomorrow"), json!(1_700_000_000), json!("2026-13-01T00:00:00Z"), json!("2026-01-01")]);
+    table.all_wrong(
+        "expiresAt",
+        &[json!("tomorrow"), json!(1_700_000_000), json!("2026-13-01T00:00:00Z"), json!("2026-01-01")],
+    );
     for body in [json!([]), json!("text"), json!(7), json!(null), json!([base])] {
         table.body(&format!("{body:.20}"), &body, "$: ");
     }
@@ -187,11 +190,11 @@ fn bodies(stage: &Stage, base: &Value) -> Vec<Case> {
             "unsupported-media-type",
             "application/json",
         ),
-        post("a form").raw("a=b").without("content-type").with("content-type", "application/x-www-form-urlencoded").refused(
-            415,
-            "unsupported-media-type",
-            "content-type",
-        ),
+        post("a form")
+            .raw("a=b")
+            .without("content-type")
+            .with("content-type", "application/x-www-form-urlencoded")
+            .refused(415, "unsupported-media-type", "content-type"),
         post("no type").raw(text).without("content-type").refused(415, "unsupported-media-type", "content-type"),
     ]
 }
@@ -230,17 +233,49 @@ pub fn access(stage: &Stage) -> Vec<Case> {
         get("two sandboxes").with(sandbox, "empty").refused(400, "missing-header", sandbox),
         instead(sandbox, "nowhere").refused(404, "unknown-sandbox", sandbox),
         instead(sandbox, "PROD").refused(404, "unknown-sandbox", sandbox),
-        of("a foreign organization", &stage.acme.in_sandbox("default@EsitoOrg", "prod")).refused(403, "foreign-organization", org),
-        of("an unknown organization", &stage.acme.in_sandbox("nobody@EsitoOrg", "prod")).refused(403, "foreign-organization", org),
-        of("not the default's admin", &stage.operator.in_sandbox("acme@EsitoOrg", "prod")).refused(403, "foreign-organization", org),
+        of("a foreign organization", &stage.acme.in_sandbox("default@EsitoOrg", "prod")).refused(
+            403,
+            "foreign-organization",
+            org,
+        ),
+        of("an unknown organization", &stage.acme.in_sandbox("nobody@EsitoOrg", "prod")).refused(
+            403,
+            "foreign-organization",
+            org,
+        ),
+        of("not the default's admin", &stage.operator.in_sandbox("acme@EsitoOrg", "prod")).refused(
+            403,
+            "foreign-organization",
+            org,
+        ),
         of("a key for another sandbox", &stage.narrow).refused(403, "foreign-sandbox", sandbox),
-        of("a key for others, unknown", &stage.narrow.in_sandbox("default@EsitoOrg", "nowhere")).refused(403, "foreign-sandbox", sandbox),
+        of("a key for others, unknown", &stage.narrow.in_sandbox("default@EsitoOrg", "nowhere")).refused(
+            403,
+            "foreign-sandbox",
+            sandbox,
+        ),
         of("a sender", &stage.sender).refused(403, "role-forbids", "read this"),
-        Case::new("a viewer", &stage.viewer, Method::POST, UNITARY).json(&json!({})).refused(403, "role-forbids", "send"),
-        Case::new("a viewer", &stage.viewer, Method::POST, CHANNELS).json(&channel_body()).refused(403, "role-forbids", "change"),
-        Case::new("a sender", &stage.sender, Method::POST, CAMPAIGNS).json(&json!({})).refused(403, "role-forbids", "change"),
+        Case::new("a viewer", &stage.viewer, Method::POST, UNITARY).json(&json!({})).refused(
+            403,
+            "role-forbids",
+            "send",
+        ),
+        Case::new("a viewer", &stage.viewer, Method::POST, CHANNELS).json(&channel_body()).refused(
+            403,
+            "role-forbids",
+            "change",
+        ),
+        Case::new("a sender", &stage.sender, Method::POST, CAMPAIGNS).json(&json!({})).refused(
+            403,
+            "role-forbids",
+            "change",
+        ),
         Case::new("an operator", &stage.operator, Method::GET, "/v1/api-keys").refused(403, "role-forbids", "API keys"),
-        Case::new("unknown path", &stage.admin, Method::GET, "/v1/campaign").refused(404, "unknown-path", "openapi.json"),
+        Case::new("unknown path", &stage.admin, Method::GET, "/v1/campaign").refused(
+            404,
+            "unknown-path",
+            "openapi.json",
+        ),
         Case::new("unknown path", &stage.admin, Method::GET, "/v2/campaigns").refused(404, "unknown-path", ""),
         Case::new("a slash more", &stage.admin, Method::GET, "/v1/campaigns/").refused(404, "unknown-path", ""),
         Case::new("wrong method", &stage.admin, Method::PATCH, CAMPAIGNS).refused(405, "method-not-allowed", "Allow"),
@@ -251,22 +286,76 @@ pub fn access(stage: &Stage) -> Vec<Case> {
 }
 
 const FORBIDDEN_URLS: &[&str] = &[
-    "http://93.184.215.14/hook", "ftp://93.184.215.14/hook", "https://user:secret@93.184.215.14/hook",
-    "https://user@93.184.215.14/hook", "https://:secret@93.184.215.14/", "//93.184.215.14/hook", "93.184.215.14", "", "hook",
-    "https://", "https://10.0.0.1/", "https://172.16.3.4/", "https://192.168.1.1/", "https://127.0.0.1/",
-    "https://localhost/", "https://LOCALHOST./", "https://a.localhost/", "https://0.0.0.0/", "https://0/",
-    "https://169.254.169.254/latest/meta-data/", "https://2852039166/", "https://2130706433/", "https://0x7f000001/",
-    "https://0x7f.1/", "https://017700000001/", "https://127.1/", "https://１２７.0.0.1/", "https://100.64.0.1/",
-    "https://224.0.0.1/", "https://255.255.255.255/", "https://[::1]/", "https://[::]/", "https://[::ffff:127.0.0.1]/",
-    "https://[::ffff:a9fe:a9fe]/", "https://[fd00::1]/", "https://[fe80::1]/", "https://[ff02::1]/", "https://[64:ff9b::7f00:1]/",
-    "https://[2002:7f00:1::]/", "https://[fd00:ec2::254]/", "https://93.184.215.14:0x1/", "https://exa mple.com/", "https://256.1.1.1/",
+    "http://93.184.215.14/hook",
+    "ftp://93.184.215.14/hook",
+    "https://user:secret@93.184.215.14/hook",
+    "https://user@93.184.215.14/hook",
+    "https://:secret@93.184.215.14/",
+    "//93.184.215.14/hook",
+    "93.184.215.14",
+    "",
+    "hook",
+    "https://",
+    "https://10.0.0.1/",
+    "https://172.16.3.4/",
+    "https://192.168.1.1/",
+    "https://127.0.0.1/",
+    "https://localhost/",
+    "https://LOCALHOST./",
+    "https://a.localhost/",
+    "https://0.0.0.0/",
+    "https://0/",
+    "https://169.254.169.254/latest/meta-data/",
+    "https://2852039166/",
+    "https://2130706433/",
+    "https://0x7f000001/",
+    "https://0x7f.1/",
+    "https://017700000001/",
+    "https://127.1/",
+    "https://１２７.0.0.1/",
+    "https://100.64.0.1/",
+    "https://224.0.0.1/",
+    "https://255.255.255.255/",
+    "https://[::1]/",
+    "https://[::]/",
+    "https://[::ffff:127.0.0.1]/",
+    "https://[::ffff:a9fe:a9fe]/",
+    "https://[fd00::1]/",
+    "https://[fe80::1]/",
+    "https://[ff02::1]/",
+    "https://[64:ff9b::7f00:1]/",
+    "https://[2002:7f00:1::]/",
+    "https://[fd00:ec2::254]/",
+    "https://93.184.215.14:0x1/",
+    "https://exa mple.com/",
+    "https://256.1.1.1/",
 ];
 
 const FORBIDDEN_HEADERS: &[&str] = &[
-    "Connection", "Keep-Alive", "Proxy-Authorization", "Proxy-Authenticate", "Proxy-Connection", "TE", "Trailer",
-    "Transfer-Encoding", "Upgrade", "Host", "Content-Length", "webhook-id", "Webhook-Signature", "webhook-other",
-    "esito-test", "Esito-Other", "content-type", "",
-    "x y", "x:y", "x\r\nhost: evil.example", "x\n", "é", "x\u{0}",
+    "Connection",
+    "Keep-Alive",
+    "Proxy-Authorization",
+    "Proxy-Authenticate",
+    "Proxy-Connection",
+    "TE",
+    "Trailer",
+    "Transfer-Encoding",
+    "Upgrade",
+    "Host",
+    "Content-Length",
+    "webhook-id",
+    "Webhook-Signature",
+    "webhook-other",
+    "esito-test",
+    "Esito-Other",
+    "content-type",
+    "",
+    "x y",
+    "x:y",
+    "x\r\nhost: evil.example",
+    "x\n",
+    "é",
+    "x\u{0}",
 ];
 
 pub fn webhooks(stage: &Stage) -> Vec<Case> {
@@ -282,7 +371,8 @@ pub fn webhooks(stage: &Stage) -> Vec<Case> {
     for name in FORBIDDEN_HEADERS {
         table.wrong_at("headers", json!([{"name": name, "value": "v"}]), "headers.0.name");
     }
-    for value in [json!("a\r\nx-evil: 1"), json!("a\nb"), json!("é"), json!("\u{0}"), json!("x".repeat(8193)), json!(7)] {
+    for value in [json!("a\r\nx-evil: 1"), json!("a\nb"), json!("é"), json!("\u{0}"), json!("x".repeat(8193)), json!(7)]
+    {
         table.wrong_at("headers", json!([{"name": "x-team", "value": value}]), "headers.0.value");
     }
     table.wrong_at("headers", json!([{"name": "x-team"}]), "headers.0.value");
@@ -296,7 +386,10 @@ pub fn webhooks(stage: &Stage) -> Vec<Case> {
     table.wrong_at("events", json!(["opened"]), "events.0");
     table.all_wrong("payload", &[json!("full"), json!(true)]);
     table.all_wrong("signing", &[json!("v2"), json!([])]);
-    table.all_wrong("timeoutSeconds", &[json!(0), json!(31), json!("15"), json!(1.5), json!(-1), json!(4_294_967_296_u64)]);
+    table.all_wrong(
+        "timeoutSeconds",
+        &[json!(0), json!(31), json!("15"), json!(1.5), json!(-1), json!(4_294_967_296_u64)],
+    );
     table.all_wrong("maxConcurrency", &[json!(0), json!(1001), json!({})]);
     table.all_wrong("maxPerSecond", &[json!(0), json!(100_001)]);
     table.wrong_at("retry", json!({"firstDelaySeconds": 0}), "retry.firstDelaySeconds");
@@ -319,7 +412,11 @@ pub fn webhooks(stage: &Stage) -> Vec<Case> {
     changes.missing(&["name", "channels", "url"]);
     changes.all_wrong("url", &[json!("http://93.184.215.14/"), json!("https://127.0.0.1/")]);
     changes.wrong_at("authentication", json!({"type": "jwt", "algorithm": "HS256"}), "authentication.secret");
-    changes.wrong_at("authentication", json!({"type": "jwt", "algorithm": "HS256", "secret": {"set": true}}), "authentication.secret");
+    changes.wrong_at(
+        "authentication",
+        json!({"type": "jwt", "algorithm": "HS256", "secret": {"set": true}}),
+        "authentication.secret",
+    );
     changes.wrong_at("headers", json!([{"name": "x-team", "value": {"set": true}}]), "headers.0.value");
     cases.extend(changes.cases);
     cases.extend(webhook_actions(stage, &one));
@@ -389,7 +486,9 @@ fn webhook_actions(stage: &Stage, one: &str) -> Vec<Case> {
         act("no key of Esito's own", "rotate-key").refused(409, "wrong-state", "key pair"),
         act("unknown action", "flush").refused(404, "unknown-path", ""),
     ];
-    cases.extend(["enable", "disable", "pause", "resume", "rotate-secret", "rotate-key"].map(|name| stale(act("stale", name))));
+    cases.extend(
+        ["enable", "disable", "pause", "resume", "rotate-secret", "rotate-key"].map(|name| stale(act("stale", name))),
+    );
     cases
 }
 
@@ -399,28 +498,50 @@ pub fn campaigns(stage: &Stage) -> Vec<Case> {
     table.all_wrong("name", &[json!(" "), json!("a\nb"), json!([])]);
     table.all_wrong("channel", &[json!("fax"), json!(null)]);
     let [empty, acme] = &stage.elsewhere;
-    let others = [json!(NOBODY), json!(empty.channel), json!(acme.channel), json!(stage.sms_channel), json!(stage.live), json!("x")];
+    let others = [
+        json!(NOBODY),
+        json!(empty.channel),
+        json!(acme.channel),
+        json!(stage.sms_channel),
+        json!(stage.live),
+        json!("x"),
+    ];
     table.all_wrong("channelConfigurationId", &others);
     table.all_wrong("content", &[json!("text")]);
     table.wrong_at("content", json!({}), "content.subject");
     table.wrong_at("content", json!({"subject": "s"}), "content.html");
     table.wrong_at("content", json!({"subject": " ", "text": "t"}), "content.subject");
     table.wrong_at("content", json!({"subject": "s", "text": "t", "htlm": "h"}), "content.htlm");
-    for (field, broken) in [("html", "{{#if context.a}}\nx"), ("subject", "{{context."), ("html", "a\n  {{/each}}"), ("html", "{{> partial}}"), ("html", "{{nohelper context.a}}")] {
+    for (field, broken) in [
+        ("html", "{{#if context.a}}\nx"),
+        ("subject", "{{context."),
+        ("html", "a\n  {{/each}}"),
+        ("html", "{{> partial}}"),
+        ("html", "{{nohelper context.a}}"),
+    ] {
         table.wrong(&format!("content.{field}"), json!(broken));
         let case = table.cases.pop().unwrap();
         table.cases.push(Case { says: format!("$.content.{field}: "), ..case });
     }
-    table.body("with its position", &put(&table.base, "content.html", json!("<p>\n  {{#each context.a}}</p>")), "line 2");
+    table.body(
+        "with its position",
+        &put(&table.base, "content.html", json!("<p>\n  {{#each context.a}}</p>")),
+        "line 2",
+    );
     table.all_wrong("content.html", &[json!(7), json!("x".repeat(600_000))]);
     table.all_wrong("schedule", &[json!("always")]);
     table.wrong_at("schedule", json!({"startAt": "noon"}), "schedule.startAt");
-    table.wrong_at("schedule", json!({"startAt": "2026-01-02T00:00:00Z", "endAt": "2026-01-01T00:00:00Z"}), "schedule.endAt");
+    table.wrong_at(
+        "schedule",
+        json!({"startAt": "2026-01-02T00:00:00Z", "endAt": "2026-01-01T00:00:00Z"}),
+        "schedule.endAt",
+    );
     table.wrong_at("audience", json!({"enableWebhook": true}), "audience.enableWebhook");
     table.wrong_at("audience", json!({"enableWebhooks": "yes"}), "audience.enableWebhooks");
     table.all_wrong("category", &[json!("marketing")]);
     table.all_wrong("highThroughputMode", &[json!(1)]);
-    table.base = json!({"name": "sms", "channel": "sms", "channelConfigurationId": stage.sms_channel, "content": {"text": "t"}});
+    table.base =
+        json!({"name": "sms", "channel": "sms", "channelConfigurationId": stage.sms_channel, "content": {"text": "t"}});
     table.wrong("content.html", json!("<p>t</p>"));
     table.wrong("content.subject", json!("s"));
     table.wrong_at("content", json!({}), "content.text");
@@ -435,7 +556,11 @@ pub fn campaigns(stage: &Stage) -> Vec<Case> {
     let stale = |case: Case| case.with("if-match", "\"7\"").refused(412, "precondition-failed", "If-Match");
     cases.extend([
         of("broken", Method::PUT, &stage.live, "").json(&broken).refused(400, "validation", "$.content.html: "),
-        of("foreign channel", Method::PUT, &stage.draft, "").json(&foreign).refused(400, "validation", "$.channelConfigurationId: "),
+        of("foreign channel", Method::PUT, &stage.draft, "").json(&foreign).refused(
+            400,
+            "validation",
+            "$.channelConfigurationId: ",
+        ),
         of("stopped", Method::PUT, &stage.stopped, "").json(&body).refused(409, "wrong-state", "stopped"),
         of("stopped", Method::POST, &stage.stopped, "/activate").refused(409, "wrong-state", "stopped"),
         of("never live", Method::POST, &stage.draft, "/stop").refused(409, "wrong-state", "never live"),
@@ -454,20 +579,24 @@ pub fn channels(stage: &Stage) -> Vec<Case> {
     table.all_wrong("type", &[json!("sendmail"), json!(null)]);
     table.all_wrong("channel", &[json!("sms"), json!("letter")]);
     table.all_wrong("smtp", &[json!("mail.example.com"), json!([])]);
-    table.all_wrong("smtp.host", &[json!(""), json!("a b"), json!("mail\r\nx"), json!("mail/../x"), json!("x".repeat(254))]);
+    table.all_wrong(
+        "smtp.host",
+        &[json!(""), json!("a b"), json!("mail\r\nx"), json!("mail/../x"), json!("x".repeat(254))],
+    );
     table.all_wrong("smtp.port", &[json!(0), json!(65_536), json!("25"), json!(-1)]);
     table.all_wrong("smtp.tls", &[json!("ssl"), json!(true)]);
     table.all_wrong("smtp.maxConnections", &[json!(0), json!(101)]);
     table.wrong("smtp.users", json!("x"));
     table.wrong_at("smtp.username", json!("u"), "smtp.password");
     table.wrong("smtp.password", json!("p"));
-    let credentials = |username: &str, password: &str| {
-        json!({"host": "mail.example.com", "port": 25, "username": username, "password": password})
-    };
+    let credentials = |username: &str, password: &str| json!({"host": "mail.example.com", "port": 25, "username": username, "password": password});
     table.wrong_at("smtp", credentials("u\r\nRSET", "p"), "smtp.username");
     table.wrong_at("smtp", credentials("u", "p\r\nRSET"), "smtp.password");
     let forged = json!("orders@acme.example\r\nBcc: x@y.example");
-    table.all_wrong("from.address", &[forged.clone(), json!("orders"), json!("a b@acme.example"), json!("<orders@acme.example>"), json!(7)]);
+    table.all_wrong(
+        "from.address",
+        &[forged.clone(), json!("orders"), json!("a b@acme.example"), json!("<orders@acme.example>"), json!(7)],
+    );
     table.all_wrong("from.name", &[json!("Acme\r\nBcc: x@y.example"), json!("x".repeat(201))]);
     table.wrong_at("replyTo", json!({"address": forged}), "replyTo.address");
     table.wrong_at("replyTo", json!({"name": "a\nb", "address": "a@acme.example"}), "replyTo.name");
@@ -485,7 +614,11 @@ pub fn channels(stage: &Stage) -> Vec<Case> {
     let stale = |case: Case| case.with("if-match", "\"7\"").refused(412, "precondition-failed", "If-Match");
     cases.extend([
         of("no longer email", Method::PUT, "").json(&sms).refused(409, "wrong-state", "channel"),
-        of("no name", Method::PUT, "").json(&json!({"channel": "email", "type": "simulator"})).refused(400, "validation", "$.name: "),
+        of("no name", Method::PUT, "").json(&json!({"channel": "email", "type": "simulator"})).refused(
+            400,
+            "validation",
+            "$.name: ",
+        ),
         of("in use", Method::DELETE, "").refused(409, "in-use", ""),
         stale(of("stale", Method::PUT, "").json(&channel_body())),
         stale(of("stale", Method::DELETE, "")),
@@ -499,13 +632,17 @@ pub fn administration(stage: &Stage) -> Vec<Case> {
     let organization = json!({"id": "new@EsitoOrg", "name": "New"});
     let mut table = Table::new(&stage.admin, Method::POST, "/v1/organizations", organization.clone());
     table.missing(&["id", "name"]);
-    table.all_wrong("id", &[json!(""), json!("a b"), json!("a/b"), json!("é"), json!("x".repeat(129)), json!(7), json!("a\r\nb")]);
+    table.all_wrong(
+        "id",
+        &[json!(""), json!("a b"), json!("a/b"), json!("é"), json!("x".repeat(129)), json!(7), json!("a\r\nb")],
+    );
     table.all_wrong("name", &[json!(""), json!("a\nb")]);
     table.wrong("owner", json!("x"));
     cases.append(&mut table.cases);
     let mut table = Table::new(&stage.admin, Method::POST, "/v1/sandboxes", json!({"name": "stage"}));
     table.missing(&["name"]);
-    table.all_wrong("name", &[json!(""), json!("a b"), json!("a/b"), json!("x".repeat(65)), json!("a\r\nb"), json!([])]);
+    table
+        .all_wrong("name", &[json!(""), json!("a b"), json!("a/b"), json!("x".repeat(65)), json!("a\r\nb"), json!([])]);
     cases.append(&mut table.cases);
     let key = json!({"role": "sender", "name": "shop"});
     let mut table = Table::new(&stage.admin, Method::POST, "/v1/api-keys", key.clone());
@@ -516,24 +653,63 @@ pub fn administration(stage: &Stage) -> Vec<Case> {
     table.all_wrong("expiresAt", &[json!("2020-01-01T00:00:00Z"), json!("soon"), json!(7)]);
     table.wrong("roles", json!(["sender"]));
     cases.append(&mut table.cases);
-    let post = |name: &str, caller: &Caller, path: &str, body: &Value| Case::new(name, caller, Method::POST, path).json(body);
+    let post =
+        |name: &str, caller: &Caller, path: &str, body: &Value| Case::new(name, caller, Method::POST, path).json(body);
     let in_organization = |body: &Value, id: &str| put(body, "imsOrg", json!(id));
     let all = json!({"role": "sender", "name": "all"});
     cases.extend([
-        post("taken", &stage.admin, "/v1/organizations", &json!({"id": "acme@EsitoOrg", "name": "A"})).refused(409, "taken", "acme@EsitoOrg"),
-        post("not the default's", &stage.acme, "/v1/organizations", &organization).refused(403, "beyond-key", "default@EsitoOrg"),
+        post("taken", &stage.admin, "/v1/organizations", &json!({"id": "acme@EsitoOrg", "name": "A"})).refused(
+            409,
+            "taken",
+            "acme@EsitoOrg",
+        ),
+        post("not the default's", &stage.acme, "/v1/organizations", &organization).refused(
+            403,
+            "beyond-key",
+            "default@EsitoOrg",
+        ),
         post("taken", &stage.admin, "/v1/sandboxes", &json!({"name": "prod"})).refused(409, "taken", "prod"),
-        post("unknown organization", &stage.admin, "/v1/sandboxes", &in_organization(&json!({"name": "x"}), "nobody@EsitoOrg"))
-            .refused(404, "unknown-organization", ""),
-        post("foreign organization", &stage.acme, "/v1/sandboxes", &in_organization(&json!({"name": "x"}), "default@EsitoOrg"))
-            .refused(403, "foreign-organization", "imsOrg"),
-        post("unknown organization", &stage.admin, "/v1/api-keys", &in_organization(&key, "nobody@EsitoOrg")).refused(404, "unknown-organization", ""),
-        post("foreign organization", &stage.acme, "/v1/api-keys", &in_organization(&key, "default@EsitoOrg")).refused(403, "foreign-organization", "imsOrg"),
+        post(
+            "unknown organization",
+            &stage.admin,
+            "/v1/sandboxes",
+            &in_organization(&json!({"name": "x"}), "nobody@EsitoOrg"),
+        )
+        .refused(404, "unknown-organization", ""),
+        post(
+            "foreign organization",
+            &stage.acme,
+            "/v1/sandboxes",
+            &in_organization(&json!({"name": "x"}), "default@EsitoOrg"),
+        )
+        .refused(403, "foreign-organization", "imsOrg"),
+        post("unknown organization", &stage.admin, "/v1/api-keys", &in_organization(&key, "nobody@EsitoOrg")).refused(
+            404,
+            "unknown-organization",
+            "",
+        ),
+        post("foreign organization", &stage.acme, "/v1/api-keys", &in_organization(&key, "default@EsitoOrg")).refused(
+            403,
+            "foreign-organization",
+            "imsOrg",
+        ),
         post("more than its own", &stage.narrow, "/v1/api-keys", &all).refused(403, "beyond-key", "sandboxes"),
         post("more than its own", &stage.narrow, "/v1/sandboxes", &json!({"name": "x"})).refused(403, "beyond-key", ""),
-        Case::new("foreign", &stage.acme, Method::GET, "/v1/organizations/default@EsitoOrg").refused(404, "unknown-organization", ""),
-        Case::new("unknown", &stage.admin, Method::GET, "/v1/organizations/nobody@EsitoOrg").refused(404, "unknown-organization", ""),
-        Case::new("not UTF-8", &stage.admin, Method::GET, "/v1/organizations/%ff").refused(400, "validation", "$path.id: "),
+        Case::new("foreign", &stage.acme, Method::GET, "/v1/organizations/default@EsitoOrg").refused(
+            404,
+            "unknown-organization",
+            "",
+        ),
+        Case::new("unknown", &stage.admin, Method::GET, "/v1/organizations/nobody@EsitoOrg").refused(
+            404,
+            "unknown-organization",
+            "",
+        ),
+        Case::new("not UTF-8", &stage.admin, Method::GET, "/v1/organizations/%ff").refused(
+            400,
+            "validation",
+            "$path.id: ",
+        ),
     ]);
     cases
 }
@@ -562,16 +738,28 @@ pub fn lookups(stage: &Stage) -> Vec<Case> {
     let mut cases: Vec<Case> = wrong
         .iter()
         .map(|(rest, at)| {
-            Case::new("", &stage.admin, Method::GET, &format!("/v1/{rest}")).refused(400, "validation", &format!("$query.{at}: "))
+            Case::new("", &stage.admin, Method::GET, &format!("/v1/{rest}")).refused(
+                400,
+                "validation",
+                &format!("$query.{at}: "),
+            )
         })
         .collect();
     let of = |name: &str, method: Method, path: &str| Case::new(name, &stage.admin, method, path);
     cases.extend([
         of("not its form", Method::GET, "/v1/executions/1203").refused(400, "validation", "$path.id: "),
-        of("too large", Method::GET, "/v1/executions/HUMA-99999999999999999999").refused(400, "validation", "$path.id: "),
+        of("too large", Method::GET, "/v1/executions/HUMA-99999999999999999999").refused(
+            400,
+            "validation",
+            "$path.id: ",
+        ),
         of("unknown", Method::GET, "/v1/executions/HUMA-1203").refused(404, "not-found", "execution"),
         of("unknown", Method::POST, &format!("/v1/deliveries/{NOBODY}/retry")).refused(404, "not-found", "delivery"),
-        of("unknown", Method::GET, &format!("/.well-known/jwks.json?webhookId=x")).refused(400, "validation", "$query.webhookId: "),
+        of("unknown", Method::GET, &format!("/.well-known/jwks.json?webhookId=x")).refused(
+            400,
+            "validation",
+            "$query.webhookId: ",
+        ),
     ]);
     cases
 }

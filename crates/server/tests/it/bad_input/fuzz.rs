@@ -27,7 +27,10 @@ fn valid<'a>(stage: &'a Stage, operation: &Operation, other_webhook: &str) -> Va
     let mut webhook = webhook_body();
     merge(&mut webhook, authenticated);
     let mut campaign = campaign_body(&stage.channel);
-    merge(&mut campaign, json!({"schedule": {"startAt": "2026-01-01T00:00:00Z"}, "audience": {"enableWebhooks": true}}));
+    merge(
+        &mut campaign,
+        json!({"schedule": {"startAt": "2026-01-01T00:00:00Z"}, "audience": {"enableWebhooks": true}}),
+    );
     let mut channel = channel_body();
     merge(&mut channel, json!({"replyTo": {"address": "a@acme.example"}, "smtp": {"username": "u", "password": "p"}}));
     let mut sent = execution("fuzz", &stage.live, &["sent@simulator.esito.test", "bounce@simulator.esito.test"]);
@@ -75,7 +78,9 @@ fn mutated(body: &Value, random: &mut Random) -> Value {
 fn collect(value: &Value, at: String, pointers: &mut Vec<String>) {
     match value {
         Value::Object(fields) => fields.iter().for_each(|(key, value)| collect(value, format!("{at}/{key}"), pointers)),
-        Value::Array(items) => items.iter().enumerate().for_each(|(i, value)| collect(value, format!("{at}/{i}"), pointers)),
+        Value::Array(items) => {
+            items.iter().enumerate().for_each(|(i, value)| collect(value, format!("{at}/{i}"), pointers))
+        }
         _ => {}
     }
     pointers.push(at);
@@ -91,11 +96,35 @@ fn remove(parent: &mut Value, key: &str) {
 
 fn odd_value(random: &mut Random) -> Value {
     let odd = [
-        json!(null), json!(true), json!(0), json!(-1), json!(1.5), json!(u64::MAX), json!(1e300), json!(""), json!(" "),
-        json!("\u{0}"), json!("\r\n"), json!("é\u{202e}"), json!("x".repeat(300)), json!("x".repeat(300_000)), json!([]),
-        json!({}), json!([[]]), json!({"set": true}), json!({"set": false}), json!("{{#if"), json!("9999-12-31T23:59:59Z"),
-        json!("-262143-01-01T00:00:00Z"), json!("HUMA-1"), json!("01912d3c-7d0a-7a55-9a0e-6a2f5b9d1c11"),
-        json!("ES256"), json!("HS256"), json!("sms"), json!("https://[::1]/"), json!("authorization"),
+        json!(null),
+        json!(true),
+        json!(0),
+        json!(-1),
+        json!(1.5),
+        json!(u64::MAX),
+        json!(1e300),
+        json!(""),
+        json!(" "),
+        json!("\u{0}"),
+        json!("\r\n"),
+        json!("é\u{202e}"),
+        json!("x".repeat(300)),
+        json!("x".repeat(300_000)),
+        json!([]),
+        json!({}),
+        json!([[]]),
+        json!({"set": true}),
+        json!({"set": false}),
+        json!("{{#if"),
+        json!("9999-12-31T23:59:59Z"),
+        json!("-262143-01-01T00:00:00Z"),
+        json!("HUMA-1"),
+        json!("01912d3c-7d0a-7a55-9a0e-6a2f5b9d1c11"),
+        json!("ES256"),
+        json!("HS256"),
+        json!("sms"),
+        json!("https://[::1]/"),
+        json!("authorization"),
     ];
     random.pick(&odd).clone()
 }
@@ -139,7 +168,10 @@ pub async fn run(stage: &Stage) {
         }
     }
     println!("{seen:?}");
-    assert!(seen[&400] > 100 && seen.keys().any(|status| *status < 300), "the mutations are too tame or too wild: {seen:?}");
+    assert!(
+        seen[&400] > 100 && seen.keys().any(|status| *status < 300),
+        "the mutations are too tame or too wild: {seen:?}"
+    );
 }
 
 /// A sandbox has one webhook at most, so the next round needs the place.

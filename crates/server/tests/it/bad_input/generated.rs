@@ -24,14 +24,28 @@ fn of(stage: &Stage, operation: &Operation) -> Vec<Case> {
     let mut cases = Vec::new();
     if !operation.is_open() {
         cases.push(case("no key").without("authorization").refused(401, "unauthenticated", "authorization"));
-        cases.push(case("unknown organization").without("x-gw-ims-org-id").with("x-gw-ims-org-id", "a").with("x-gw-ims-org-id", "b").refused(400, "missing-header", "x-gw-ims-org-id"));
+        cases.push(
+            case("unknown organization")
+                .without("x-gw-ims-org-id")
+                .with("x-gw-ims-org-id", "a")
+                .with("x-gw-ims-org-id", "b")
+                .refused(400, "missing-header", "x-gw-ims-org-id"),
+        );
     }
-    let needs = |name: &str| operation.parameters("header").iter().any(|one| one["name"] == name && one["required"] == true);
+    let needs =
+        |name: &str| operation.parameters("header").iter().any(|one| one["name"] == name && one["required"] == true);
     for header in ["x-gw-ims-org-id", "x-sandbox-name"].into_iter().filter(|header| needs(header)) {
         cases.push(case(&format!("no {header}")).without(header).refused(400, "missing-header", header));
     }
     if operation.takes_query("limit") {
-        for (rest, at) in [("limit=0", "limit"), ("limit=201", "limit"), ("limit=x", "limit"), ("cursor=", "cursor"), ("cursor=%00%20nonsense", "cursor"), ("unknown=1", "unknown")] {
+        for (rest, at) in [
+            ("limit=0", "limit"),
+            ("limit=201", "limit"),
+            ("limit=x", "limit"),
+            ("cursor=", "cursor"),
+            ("cursor=%00%20nonsense", "cursor"),
+            ("unknown=1", "unknown"),
+        ] {
             let page = Case::new("", &stage.admin, operation.method.clone(), &format!("{path}?{rest}"));
             cases.push(page.refused(400, "validation", &format!("$query.{at}: ")));
         }

@@ -134,8 +134,27 @@ impl Stage {
         let (viewer, operator, sender) = (role("viewer").await, role("operator").await, role("sender").await);
         let trace_before = Value::Null;
         let mut stage = Self {
-            server, admin, empty, acme, viewer, operator, sender, narrow, expired, revoked, channel, sms_channel, live,
-            draft, stopped, early, late, webhook, elsewhere, accepted, trace_before,
+            server,
+            admin,
+            empty,
+            acme,
+            viewer,
+            operator,
+            sender,
+            narrow,
+            expired,
+            revoked,
+            channel,
+            sms_channel,
+            live,
+            draft,
+            stopped,
+            early,
+            late,
+            webhook,
+            elsewhere,
+            accepted,
+            trace_before,
         };
         stage.settled().await;
         stage.trace_before = stage.trace().await;
@@ -171,8 +190,17 @@ impl Stage {
         let mut all = Vec::new();
         for caller in self.callers() {
             for list in [
-                "executions", "messages", "feedback-events", "deliveries", "feedback-webhooks", "campaigns",
-                "channel-configurations", "api-keys", "sandboxes", "organizations", "audit-log",
+                "executions",
+                "messages",
+                "feedback-events",
+                "deliveries",
+                "feedback-webhooks",
+                "campaigns",
+                "channel-configurations",
+                "api-keys",
+                "sandboxes",
+                "organizations",
+                "audit-log",
             ] {
                 let items = caller.get(&format!("/v1/{list}?limit=200")).await.expect(200);
                 assert_eq!(items["nextCursor"], Value::Null, "{list}: one page is not all");

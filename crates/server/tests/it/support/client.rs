@@ -74,6 +74,11 @@ impl Caller {
         Self { organization: organization.to_owned(), sandbox: sandbox.to_owned(), ..self.clone() }
     }
 
+    /// The same caller; all of its answers are noted there.
+    pub fn recorded(&self, record: &Record) -> Self {
+        Self { record: Some(Arc::clone(record)), ..self.clone() }
+    }
+
     /// A request with these headers and body, as they are; an error where the connection broke.
     pub async fn raw(
         &self,
@@ -101,7 +106,8 @@ impl Caller {
     /// A request as a well-behaved client makes it.
     pub async fn try_call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Answer, String> {
         let bearer = self.key.as_ref().map(|key| format!("Bearer {key}"));
-        let mut headers = vec![("x-gw-ims-org-id", self.organization.as_str()), ("x-sandbox-name", self.sandbox.as_str())];
+        let mut headers =
+            vec![("x-gw-ims-org-id", self.organization.as_str()), ("x-sandbox-name", self.sandbox.as_str())];
         if let Some(bearer) = &bearer {
             headers.push(("authorization", bearer));
         }

@@ -158,8 +158,13 @@ impl Receiver {
         match tokio::time::timeout(super::HANG, waiting).await {
             Ok(got) => got,
             Err(_) => {
-                let seen: Vec<_> = self.got().iter().map(|got| (got.recipient(), got.event_status(), got.status)).collect();
-                panic!("waited for {what}; got {} requests, the last {:?}", seen.len(), seen.iter().rev().take(10).collect::<Vec<_>>())
+                let seen: Vec<_> =
+                    self.got().iter().map(|got| (got.recipient(), got.event_status(), got.status)).collect();
+                panic!(
+                    "waited for {what}; got {} requests, the last {:?}",
+                    seen.len(),
+                    seen.iter().rev().take(10).collect::<Vec<_>>()
+                )
             }
         }
     }

@@ -67,7 +67,9 @@ impl Relay {
 
     pub async fn wait_for(&self, count: usize) -> Vec<Mail> {
         let mut told = self.count.clone();
-        super::must(&format!("{count} mails"), async { told.wait_for(|now| *now >= count).await.map(|_| ()) }).await.unwrap();
+        super::must(&format!("{count} mails"), async { told.wait_for(|now| *now >= count).await.map(|_| ()) })
+            .await
+            .unwrap();
         self.mails()
     }
 }
@@ -107,7 +109,10 @@ async fn converse(socket: TcpStream, shared: &Shared, told: &watch::Sender<usize
             }
             "AUTH" => {
                 let given = read_credentials(&mut stream, &line).await?;
-                is_known = shared.credentials.as_ref().is_some_and(|one| given == format!("{}\0{}", one.username, one.password));
+                is_known = shared
+                    .credentials
+                    .as_ref()
+                    .is_some_and(|one| given == format!("{}\0{}", one.username, one.password));
                 match is_known {
                     true => "235 2.7.0 welcome\r\n".to_owned(),
                     false => format!("535 5.7.8 not {given:?} nor {}\r\n", line.trim()),
@@ -161,7 +166,8 @@ fn judge(shared: &Shared, to: &str) -> String {
     if to.starts_with("refuse-") {
         return "550 5.1.1 no such user here\r\n".to_owned();
     }
-    let times = to.strip_prefix("defer-").and_then(|rest| rest.split('-').next()).and_then(|n| n.parse().ok()).unwrap_or(0);
+    let times =
+        to.strip_prefix("defer-").and_then(|rest| rest.split('-').next()).and_then(|n| n.parse().ok()).unwrap_or(0);
     let mut deferred = shared.deferred.lock().unwrap();
     let so_far = deferred.entry(to.to_owned()).or_default();
     if *so_far < times {

@@ -50,7 +50,8 @@ impl Server {
         ];
         let kept = defaults.iter().filter(|(key, _)| settings.iter().all(|(set, _)| set != key));
         let kept = kept.map(|(key, value)| (*key, value.as_str()));
-        let lines: String = kept.chain(settings.iter().copied()).map(|(key, value)| format!("{key} = {value}\n")).collect();
+        let lines: String =
+            kept.chain(settings.iter().copied()).map(|(key, value)| format!("{key} = {value}\n")).collect();
         std::fs::write(folder.path().join("esito.toml"), lines).unwrap();
         Self {
             folder,

@@ -63,7 +63,9 @@ pub async fn campaign_through(caller: &Caller, channel: &Value) -> String {
     let channel = caller.post("/v1/channel-configurations", channel).await.expect(201);
     let content = match channel["channel"].as_str() {
         Some("sms") => json!({"text": "Your code is {{context.code}}"}),
-        _ => json!({"subject": "Order {{context.order}}", "html": "<p>Thank you, {{profile.person.name.firstName}}: {{context.order}}</p>"}),
+        _ => {
+            json!({"subject": "Order {{context.order}}", "html": "<p>Thank you, {{profile.person.name.firstName}}: {{context.order}}</p>"})
+        }
     };
     let campaign = json!({"name": "orders", "channel": channel["channel"], "channelConfigurationId": channel["id"],
         "content": content, "audience": {"identityNamespace": "email", "enableWebhooks": true}});

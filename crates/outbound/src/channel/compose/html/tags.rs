@@ -59,15 +59,9 @@ pub(super) fn pieces(html: &str) -> impl Iterator<Item = Piece<'_>> {
 /// What stands before an element's end tag, whatever it looks like.
 fn raw_text<'a>(html: &'a str, name: &str) -> (Piece<'a>, &'a str) {
     let is_end = |at: &usize| {
-        html.as_bytes()[at + 2..]
-            .get(..name.len())
-            .is_some_and(|found| found.eq_ignore_ascii_case(name.as_bytes()))
+        html.as_bytes()[at + 2..].get(..name.len()).is_some_and(|found| found.eq_ignore_ascii_case(name.as_bytes()))
     };
-    let end = html
-        .match_indices("</")
-        .map(|(at, _)| at)
-        .find(is_end)
-        .unwrap_or(html.len());
+    let end = html.match_indices("</").map(|(at, _)| at).find(is_end).unwrap_or(html.len());
     (Piece::Text(&html[..end]), &html[end..])
 }
 
@@ -82,48 +76,20 @@ fn next_piece(html: &str) -> Option<(Piece<'_>, &str)> {
     let inner = &html[1..];
     if inner.starts_with("!--") {
         // `<!-->` is a whole comment.
-        let end = [("-->", 3), ("--!>", 4)]
-            .map(|(mark, length)| inner[1..].find(mark).map(|at| 1 + at + length));
+        let end = [("-->", 3), ("--!>", 4)].map(|(mark, length)| inner[1..].find(mark).map(|at| 1 + at + length));
         let end = end.into_iter().flatten().min().unwrap_or(inner.len());
-        return Some((
-            Piece::Tag(Tag {
-                name: "",
-                is_end: false,
-                attributes: "",
-                is_whole: true,
-            }),
-            &inner[end..],
-        ));
+        return Some((Piece::Tag(Tag { name: "", is_end: false, attributes: "", is_whole: true }), &inner[end..]));
     }
-    let (is_end, body) = inner
-        .strip_prefix('/')
-        .map_or((false, inner), |body| (true, body));
+    let (is_end, body) = inner.strip_prefix('/').map_or((false, inner), |body| (true, body));
     let is_named = body.starts_with(|c: char| c.is_ascii_alphabetic());
     if !is_named && !is_end && !body.starts_with(['!', '?']) {
         return Some(text(1));
     }
     let (end, is_whole) = end_of_tag(body);
-    let (inside, after) = (
-        &body[..end],
-        body[end..].strip_prefix('>').unwrap_or_default(),
-    );
-    let name_end = inside
-        .find(|c: char| c.is_ascii_whitespace() || c == '/')
-        .unwrap_or(inside.len());
-    let (name, attributes) = if is_named {
-        inside.split_at(name_end)
-    } else {
-        ("", "")
-    };
-    Some((
-        Piece::Tag(Tag {
-            name,
-            is_end,
-            attributes,
-            is_whole,
-        }),
-        after,
-    ))
+    let (inside, after) = (&body[..end], body[end..].strip_prefix('>').unwrap_or_default());
+    let name_end = inside.find(|c: char| c.is_ascii_whitespace() || c == '/').unwrap_or(inside.len());
+    let (name, attributes) = if is_named { inside.split_at(name_end) } else { ("", "") };
+    Some((Piece::Tag(Tag { name, is_end, attributes, is_whole }), after))
 }
 
 /// Where the first `>` is, and whether it stands outside quotes.
@@ -141,30 +107,16 @@ fn end_of_tag(body: &str) -> (usize, bool) {
 }
 
 /// Elements without content.
-const VOID: [&str; 14] = [
-    "br", "hr", "img", "meta", "link", "input", "area", "base", "col", "embed", "param", "source",
-    "track", "wbr",
-];
+const VOID: [&str; 14] =
+    ["br", "hr", "img", "meta", "link", "input", "area", "base", "col", "embed", "param", "source", "track", "wbr"];
 
 /// Elements whose end tag may be left out.
-const OPEN_ENDED: [&str; 14] = [
-    "p", "li", "td", "th", "tr", "tbody", "thead", "tfoot", "dd", "dt", "option", "colgroup",
-    "html", "body",
-];
+const OPEN_ENDED: [&str; 14] =
+    ["p", "li", "td", "th", "tr", "tbody", "thead", "tfoot", "dd", "dt", "option", "colgroup", "html", "body"];
 
 /// Elements in which tags are text.
-const RAW: [&str; 10] = [
-    "style",
-    "script",
-    "title",
-    "textarea",
-    "xmp",
-    "iframe",
-    "noembed",
-    "noframes",
-    "noscript",
-    "plaintext",
-];
+const RAW: [&str; 10] =
+    ["style", "script", "title", "textarea", "xmp", "iframe", "noembed", "noframes", "noscript", "plaintext"];
 
 /// Elements with rules of their own about what is a tag.
 const FOREIGN: [&str; 4] = ["svg", "math", "template", "frameset"];
@@ -179,12 +131,8 @@ pub(super) fn are_nested_well(html: &str, max_depth: usize) -> bool {
         let fits = match tag {
             _ if is_raw => tag.is_end && close(&mut open, tag.name),
             Tag { name: "", .. } => true,
-            Tag {
-                is_whole: false, ..
-            } => false,
-            Tag {
-                is_end: true, name, ..
-            } => is_one_of(name, &VOID) || close(&mut open, name),
+            Tag { is_whole: false, .. } => false,
+            Tag { is_end: true, name, .. } => is_one_of(name, &VOID) || close(&mut open, name),
             Tag { name, .. } => begin(&mut open, name),
         };
         if !fits || open.len() > max_depth {
@@ -206,11 +154,7 @@ fn begin<'a>(open: &mut Vec<&'a str>, name: &'a str) -> bool {
         return true;
     }
     // `<li>` ends the `<li>` before it; that other tags do so too is of no matter, it only makes for less depth.
-    if is_one_of(name, &OPEN_ENDED)
-        && open
-            .last()
-            .is_some_and(|last| last.eq_ignore_ascii_case(name))
-    {
+    if is_one_of(name, &OPEN_ENDED) && open.last().is_some_and(|last| last.eq_ignore_ascii_case(name)) {
         open.pop();
     }
     open.push(name);
