@@ -8,6 +8,8 @@ pub mod admin;
 pub mod contract;
 pub mod envelope;
 pub mod lookup;
+#[cfg(feature = "planted-bugs")]
+pub mod planted;
 pub mod sqlite;
 pub mod wake;
 pub mod work;

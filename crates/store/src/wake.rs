@@ -22,11 +22,13 @@ pub enum Hint {
     Deliveries {
         /// Their sandbox.
         sandbox: SandboxId,
-        /// The rows; empty: read them.
+        /// The rows; empty: some were cancelled or made due by hand, and what waits in memory is not to be trusted.
         due: Vec<DueDelivery>,
     },
     /// The sandbox's webhook was made, changed or deleted.
     Webhook(SandboxId),
+    /// All deliveries of the sandbox's webhook were made due, and are to go out at once.
+    Drain(SandboxId),
     /// The channel configuration was changed or deleted.
     Channel(ChannelConfigurationId),
 }

@@ -5,6 +5,8 @@ mod bad_input;
 #[cfg(test)]
 mod cli;
 #[cfg(test)]
+mod contract;
+#[cfg(test)]
 mod demo;
 #[cfg(test)]
 mod house;

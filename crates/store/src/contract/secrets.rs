@@ -18,6 +18,7 @@ async fn plant_secrets(world: &World) -> Webhook {
     webhook.keys.signing.push(SigningSecretEntry {
         secret: Some(Secret::new("planted-signing")),
         name: "s1".to_owned(),
+        public_key: None,
         expires_at: None,
     });
     webhook.keys.jwt.push(JwtKey {

@@ -33,9 +33,10 @@ pub(super) fn accept(tx: &mut Tx<'_>, new: NewExecution) -> Result<Answer> {
     if tx.state.waiting + new.recipients.len() as u64 > tx.state.max_waiting {
         return Ok(Err(AcceptError::TooMuchWaiting { waiting: tx.state.waiting }));
     }
+    let k = facts.key_number(tx.connection, new.created_by_key)?;
     remember_request(tx, &key, &new)?;
     let (ver, version) = version;
-    store(tx, sandbox.sbx, ver, &version, new).map(Ok)
+    store(tx, sandbox.sbx, k, ver, &version, new).map(Ok)
 }
 
 /// What idempotency goes by: sandbox, campaign and requestId.
@@ -147,9 +148,15 @@ fn campaign(tx: &mut Tx<'_>, sbx: i64, id: CampaignId) -> Result<Option<Campaign
 }
 
 /// Writes the execution and its messages.
-fn store(tx: &mut Tx<'_>, sbx: i64, ver: i64, version: &VersionFacts, new: NewExecution) -> Result<Accepted> {
+fn store(
+    tx: &mut Tx<'_>,
+    sbx: i64,
+    k: i64,
+    ver: i64,
+    version: &Arc<VersionFacts>,
+    new: NewExecution,
+) -> Result<Accepted> {
     let connection = tx.connection;
-    let k = tx.state.facts.key_number(connection, new.created_by_key)?;
     let mut insert = connection.prepare_cached(
         "INSERT INTO execution (sbx, exec, request_id, ver, prio, expires_at, created_at, k) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
@@ -176,7 +183,7 @@ fn store(tx: &mut Tx<'_>, sbx: i64, ver: i64, version: &VersionFacts, new: NewEx
         created_by: new.created_by.clone(),
         created_by_key: new.created_by_key,
     });
-    tx.state.facts.remember_execution(sbx, &execution);
+    tx.state.facts.remember_execution(sbx, &execution, version);
     tx.state.waiting += new.recipients.len() as u64;
     let mut due = Vec::with_capacity(new.recipients.len());
     for (ordinal, recipient) in (0_u8..).zip(new.recipients) {

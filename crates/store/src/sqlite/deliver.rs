@@ -4,6 +4,8 @@ use super::facts::Facts;
 use super::record::{holds, promote_next};
 use super::rows::{EVENT_COLUMNS, EventRow, MESSAGE_COLUMNS, MessageRow};
 use super::writer::Tx;
+#[cfg(feature = "planted-bugs")]
+use crate::planted::{Bug, is_planted};
 use crate::work::{Due, DueDeliveries, DueMessages, Finish, Finished};
 use crate::{Result, StoreError};
 use model::clock::Timestamp;
@@ -129,7 +131,10 @@ pub(super) fn due_messages(
 pub(super) fn finish(tx: &mut Tx<'_>, finish: Finish) -> Result<Finished> {
     let facts = Arc::clone(&tx.state.facts);
     let sandbox = facts.sandbox(tx.connection, finish.sandbox)?;
-    if !holds(tx, &sandbox, finish.lease) {
+    let holds = holds(tx, &sandbox, finish.lease);
+    #[cfg(feature = "planted-bugs")]
+    let holds = holds || is_planted(Bug::FinishIgnoresEpoch);
+    if !holds {
         return Ok(Finished::default());
     }
     let sbx = sandbox.sbx;
@@ -145,6 +150,8 @@ pub(super) fn finish(tx: &mut Tx<'_>, finish: Finish) -> Result<Finished> {
     }
     let webhook_changed = note_health(tx, &sandbox, &finish)?;
     let is_over = matches!(finish.decision, AttemptDecision::Succeeded | AttemptDecision::Exhausted);
+    #[cfg(feature = "planted-bugs")]
+    let is_over = is_over || is_planted(Bug::EarlyPromotion);
     let promoted = if followed && is_over {
         let webhook = super::admin::known_webhook(tx, &sandbox)?;
         promote_next(tx, &sandbox, webhook.as_deref(), message, finish.now)?

@@ -36,6 +36,13 @@ pub(super) struct KeyFacts {
     pub name: String,
 }
 
+/// An execution as the rows know it.
+#[derive(Debug)]
+pub(super) struct StoredExecution {
+    pub facts: Arc<ExecutionFacts>,
+    pub version: Arc<VersionFacts>,
+}
+
 /// A bounded memory of values by key.
 #[derive(Debug)]
 struct Memory<K, V>(Mutex<HashMap<K, Arc<V>>>);
@@ -81,7 +88,7 @@ pub(super) struct Facts {
     keys: Memory<i64, KeyFacts>,
     key_numbers: Memory<ApiKeyId, i64>,
     channels: Memory<i64, (ChannelConfigurationId, SandboxId)>,
-    executions: Memory<(i64, ExecutionId), ExecutionFacts>,
+    executions: Memory<(i64, ExecutionId), StoredExecution>,
 }
 
 impl Facts {
@@ -162,6 +169,16 @@ impl Facts {
     }
 
     pub fn execution(&self, connection: &Connection, sbx: i64, id: ExecutionId) -> Result<Arc<ExecutionFacts>> {
+        Ok(Arc::clone(&self.stored_execution(connection, sbx, id)?.facts))
+    }
+
+    /// An execution with its campaign version.
+    pub fn stored_execution(
+        &self,
+        connection: &Connection,
+        sbx: i64,
+        id: ExecutionId,
+    ) -> Result<Arc<StoredExecution>> {
         self.executions.get_or((sbx, id), || {
             let mut query = connection.prepare_cached(
                 "SELECT request_id, ver, prio, expires_at, created_at, k FROM execution WHERE sbx = ?1 AND exec = ?2",
@@ -170,7 +187,7 @@ impl Facts {
             let row = rows.next()?.ok_or(StoreError::NotFound("execution"))?;
             let version = self.version(connection, row.get(1)?)?;
             let key = self.key(connection, row.get(5)?)?;
-            Ok(ExecutionFacts {
+            let facts = ExecutionFacts {
                 id,
                 request_id: row.get(0)?,
                 campaign: version.campaign,
@@ -181,12 +198,14 @@ impl Facts {
                 created_at: Timestamp(row.get(4)?),
                 created_by: key.name.clone(),
                 created_by_key: key.id,
-            })
+            };
+            Ok(StoredExecution { facts: Arc::new(facts), version })
         })
     }
 
     /// Remembers an execution that is being stored.
-    pub fn remember_execution(&self, sbx: i64, execution: &Arc<ExecutionFacts>) {
-        self.executions.put((sbx, execution.id), Arc::clone(execution));
+    pub fn remember_execution(&self, sbx: i64, facts: &Arc<ExecutionFacts>, version: &Arc<VersionFacts>) {
+        let stored = StoredExecution { facts: Arc::clone(facts), version: Arc::clone(version) };
+        self.executions.put((sbx, facts.id), Arc::new(stored));
     }
 }

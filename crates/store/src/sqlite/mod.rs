@@ -39,7 +39,7 @@ use model::ids::{
 };
 use model::tenancy::{ApiKey, AuditEntry, Organization, Sandbox};
 use model::webhook::Webhook;
-use readers::Readers;
+use readers::{Place, Readers};
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -47,6 +47,8 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use writer::{Entrance, State, Tx, Writer};
+
+pub use writer::CommitSeam;
 
 /// How a process uses the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,34 +146,37 @@ fn lock(file: &Path) -> Result<File> {
 impl SqliteStore {
     /// Opens the store, bringing its schema up to date.
     pub fn open(options: Options) -> Result<Self> {
-        let file = options.file;
-        if let Some(folder) = file.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            std::fs::create_dir_all(folder).map_err(unavailable)?;
-        }
-        let lock = if options.usage == Use::Work { Some(lock(&file)?) } else { None };
-        let mut connection = connect(&file, Access::Write)?;
-        migrate::migrate(&mut connection, &file)?;
-        let facts = Arc::new(Facts::default());
-        let mut state = State::new(Arc::clone(&facts), options.max_waiting_messages);
-        if options.usage == Use::Work {
-            shards::free_all(&connection)?;
-            state.waiting = record::count_waiting(&connection)?;
-            state.sequence = last_sequence(&connection)?;
-            finish_deletions(&connection, &mut state)?;
-        }
-        shards::epochs(&connection, &mut state.epochs)?;
+        let Opened { lock, connection, state } = Opened::new(&options)?;
         let log_is_long = Arc::new(AtomicBool::new(false));
         let checkpoints = match options.usage {
-            Use::Work => Some(start_checkpoints(&file, Arc::clone(&log_is_long))?),
+            Use::Work => Some(start_checkpoints(&options.file, Arc::clone(&log_is_long))?),
             Use::Administration => None,
         };
+        let facts = Arc::clone(&state.facts);
         let writer = Writer::start(connection, state, log_is_long).map_err(unavailable)?;
         Ok(Self {
             writer: Mutex::new(Some(writer)),
-            readers: Readers::new(file),
+            readers: Readers::new(options.file, Place::Threads),
             facts,
             master: Arc::new(options.master_key),
             checkpoints: Mutex::new(checkpoints),
+            lock: Mutex::new(lock),
+        })
+    }
+
+    /// Opens the store for a simulation: the same units and lookups, all of them on the runtime that this is called
+    /// in, without threads. `seam` stands around each commit. The disk is not waited for: here only processes end, and
+    /// what one has written to the file outlives it.
+    pub fn open_inline(options: Options, seam: Arc<dyn CommitSeam>) -> Result<Self> {
+        let Opened { lock, connection, state } = Opened::new(&options)?;
+        connection.execute_batch("PRAGMA synchronous = OFF; PRAGMA wal_autocheckpoint = 1000;")?;
+        let facts = Arc::clone(&state.facts);
+        Ok(Self {
+            writer: Mutex::new(Some(Writer::start_inline(connection, state, seam))),
+            readers: Readers::new(options.file, Place::Inline),
+            facts,
+            master: Arc::new(options.master_key),
+            checkpoints: Mutex::default(),
             lock: Mutex::new(lock),
         })
     }
@@ -201,6 +206,34 @@ impl SqliteStore {
     ) -> Result<T> {
         let facts = Arc::clone(&self.facts);
         self.readers.read(move |connection| lookup(Finder { connection, facts: &facts })).await
+    }
+}
+
+/// A store's file, open, up to date and as an earlier process would have left it had it ended well.
+struct Opened {
+    lock: Option<File>,
+    connection: Connection,
+    state: State,
+}
+
+impl Opened {
+    fn new(options: &Options) -> Result<Self> {
+        let file = &options.file;
+        if let Some(folder) = file.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            std::fs::create_dir_all(folder).map_err(unavailable)?;
+        }
+        let lock = if options.usage == Use::Work { Some(lock(file)?) } else { None };
+        let mut connection = connect(file, Access::Write)?;
+        migrate::migrate(&mut connection, file)?;
+        let mut state = State::new(Arc::default(), options.max_waiting_messages);
+        if options.usage == Use::Work {
+            shards::free_all(&connection)?;
+            state.waiting = record::count_waiting(&connection)?;
+            state.sequence = last_sequence(&connection)?;
+            finish_deletions(&connection, &mut state)?;
+        }
+        shards::epochs(&connection, &mut state.epochs)?;
+        Ok(Self { lock, connection, state })
     }
 }
 
@@ -273,7 +306,7 @@ impl Store for SqliteStore {
     }
 
     async fn accept(&self, execution: NewExecution) -> Result<std::result::Result<Accepted, AcceptError>> {
-        self.write(move |tx| accept::accept(tx, execution)).await
+        self.writer()?.once_hopefully(move |tx| accept::accept(tx, execution)).await
     }
 
     async fn channels_with_due(&self) -> Result<Vec<Due<ChannelConfigurationId>>> {
@@ -548,17 +581,15 @@ impl Store for SqliteStore {
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.readers.close().await;
         let checkpoints = self.checkpoints.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let ended = tokio::task::spawn_blocking(move || {
-            if let Some(checkpoints) = checkpoints {
-                drop(checkpoints.close);
-                let _ = checkpoints.thread.join();
+        if let Some(Checkpoints { close, thread }) = checkpoints {
+            drop(close);
+            let ended = tokio::task::spawn_blocking(|| thread.join().is_ok());
+            if !ended.await.unwrap_or(false) {
+                tracing::error!("the checkpoint thread panicked");
             }
-            if let Some(writer) = writer {
-                writer.close();
-            }
-        });
-        if ended.await.is_err() {
-            tracing::error!("the store did not close cleanly");
+        }
+        if let Some(writer) = writer {
+            writer.close().await;
         }
         self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
     }

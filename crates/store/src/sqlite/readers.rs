@@ -22,11 +22,21 @@ pub(super) struct Readers {
     file: PathBuf,
     idle: Mutex<Vec<Connection>>,
     turns: Arc<Semaphore>,
+    place: Place,
+}
+
+/// Where lookups run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// On threads for blocking work.
+    Threads,
+    /// Where they are asked for: in a simulation, which has one thread.
+    Inline,
 }
 
 impl Readers {
-    pub fn new(file: PathBuf) -> Self {
-        Self { file, idle: Mutex::default(), turns: Arc::new(Semaphore::new(READERS as usize)) }
+    pub fn new(file: PathBuf, place: Place) -> Self {
+        Self { file, idle: Mutex::default(), turns: Arc::new(Semaphore::new(READERS as usize)), place }
     }
 
     /// Runs a lookup on a thread of its own.
@@ -38,6 +48,11 @@ impl Readers {
         let turn = tokio::time::timeout(LONGEST_WAIT, Arc::clone(&self.turns).acquire_owned()).await;
         let turn = turn.map_err(|_| busy())?.map_err(|_| StoreError::Unavailable("the store is closed".to_owned()))?;
         let mut connection = self.take()?;
+        if self.place == Place::Inline {
+            let result = lookup(&connection);
+            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+            return result;
+        }
         let stop = Stop::default();
         let is_set = Arc::clone(&stop.0);
         connection.progress_handler(STEPS_BETWEEN_LOOKS, Some(move || is_set.load(Ordering::Relaxed)))?;

@@ -3,6 +3,8 @@
 use super::facts::{SandboxFacts, VersionFacts};
 use super::rows::{MessageRow, json_of, payload_code, status_code, why_of};
 use super::writer::Tx;
+#[cfg(feature = "planted-bugs")]
+use crate::planted::{Bug, is_planted};
 use crate::work::{Lease, Record, Recorded, What};
 use crate::{Result, StoreError};
 use model::clock::Timestamp;
@@ -83,10 +85,8 @@ struct Change<'a> {
 impl<'a> Change<'a> {
     fn begin(tx: &Tx<'_>, sandbox: &'a SandboxFacts, row: MessageRow, now: Timestamp) -> Result<Self> {
         let facts = &tx.state.facts;
-        let execution = facts.execution(tx.connection, sandbox.sbx, row.key.execution)?;
-        let mut ver = tx.connection.prepare_cached("SELECT ver FROM execution WHERE sbx = ?1 AND exec = ?2")?;
-        let ver = ver.query_row((sandbox.sbx, row.key.execution.number()), |row| row.get(0))?;
-        let version = facts.version(tx.connection, ver)?;
+        let stored = facts.stored_execution(tx.connection, sandbox.sbx, row.key.execution)?;
+        let (execution, version) = (Arc::clone(&stored.facts), Arc::clone(&stored.version));
         let awaited_sending = row.progress.state.awaits_sending();
         Ok(Self { sandbox, execution, version, row, awaited_sending, now, due: Vec::new() })
     }
@@ -274,6 +274,8 @@ pub(super) fn promote_next(
         let (delivery, previous): (u8, Option<i64>) =
             query.query_row((sandbox.sbx, sequence), |row| Ok((row.get(0)?, row.get(1)?)))?;
         match StoredDelivery::from_code(delivery) {
+            #[cfg(feature = "planted-bugs")]
+            Some(StoredDelivery::Pending) if is_planted(Bug::EarlyPromotion) => {}
             Some(StoredDelivery::Pending) => return Ok(None),
             Some(StoredDelivery::Blocked) => first_blocked = Some(sequence),
             _ => {}

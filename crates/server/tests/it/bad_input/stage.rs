@@ -164,7 +164,7 @@ impl Stage {
     /// Waits until the one execution that was sent moves no more.
     async fn settled(&self) {
         let sent = async || {
-            let messages = self.admin.get("/v1/messages?state=sent").await.expect(200);
+            let messages = self.admin.get("/v1/messages?status=sent").await.expect(200);
             (messages["items"].as_array().unwrap().len() == 1).then_some(())
         };
         until("the message to be sent", sent).await;

@@ -115,7 +115,7 @@ async fn converse(socket: TcpStream, shared: &Shared, told: &watch::Sender<usize
                     .is_some_and(|one| given == format!("{}\0{}", one.username, one.password));
                 match is_known {
                     true => "235 2.7.0 welcome\r\n".to_owned(),
-                    false => format!("535 5.7.8 not {given:?} nor {}\r\n", line.trim()),
+                    false => format!("535 5.7.8 not {} nor {}\r\n", given.replace('\0', " "), line.trim()),
                 }
             }
             "MAIL" if !is_known => "530 5.7.0 who are you?\r\n".to_owned(),
