@@ -127,6 +127,8 @@ pub enum AttemptErrorKind {
     Configuration,
     /// The guard refused the address.
     Guard,
+    /// The token endpoint gave no access token, whatever the reason; the endpoint itself was not asked.
+    Token,
     /// The host name did not resolve.
     Dns,
     /// No connection.

@@ -5,6 +5,7 @@
 
 pub mod campaign;
 pub mod channel;
+pub mod circuit;
 pub mod clock;
 pub mod delivery;
 pub mod execution;

@@ -1,5 +1,9 @@
 //! Feedback webhooks: who wants which events, where, and how they are signed.
 
+mod authentication;
+
+pub use authentication::{Authentication, AuthenticationType, JwtAlgorithm, Oauth2Method};
+
 use crate::clock::Timestamp;
 use crate::fault::Faults;
 use crate::ids::{SandboxId, WebhookId};
@@ -60,111 +64,10 @@ pub enum Signing {
     /// Standard Webhooks 1.0, symmetric (HMAC-SHA256).
     #[default]
     V1,
+    /// Standard Webhooks 1.0, asymmetric (Ed25519) with a key pair that Esito makes.
+    V1a,
     /// No signature.
     None,
-}
-
-/// How Esito proves to the endpoint who it is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum AuthenticationType {
-    /// Not at all.
-    #[default]
-    None,
-    /// With a JSON Web Token in a header.
-    Jwt,
-}
-
-/// The algorithms of a JWT (RFC 7518 section 3.1, RFC 8037 section 3.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
-pub enum JwtAlgorithm {
-    /// HMAC with SHA-256.
-    HS256,
-    /// HMAC with SHA-384.
-    HS384,
-    /// HMAC with SHA-512.
-    HS512,
-    /// RSASSA-PKCS1-v1_5 with SHA-256.
-    RS256,
-    /// RSASSA-PSS with SHA-256.
-    PS256,
-    /// ECDSA on P-256 with SHA-256.
-    ES256,
-    /// Ed25519.
-    #[serde(rename = "EdDSA")]
-    EdDSA,
-}
-
-impl JwtAlgorithm {
-    /// Whether the key is a shared secret.
-    pub fn is_hmac(self) -> bool {
-        matches!(self, Self::HS256 | Self::HS384 | Self::HS512)
-    }
-}
-
-/// The authentication of a webhook. With `type` `none` every other field stays empty.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Authentication {
-    /// `none` or `jwt`.
-    #[serde(rename = "type")]
-    pub kind: AuthenticationType,
-    /// JWT: the algorithm; required.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub algorithm: Option<JwtAlgorithm>,
-    /// JWT by HMAC: the shared secret, used as its UTF-8 bytes.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub secret: Option<Secret>,
-    /// JWT by RSA, ECDSA or Ed25519: the private key as PEM. Without one Esito makes a key pair.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub private_key: Option<Secret>,
-    /// JWT: `kid`. Without one, asymmetric keys get one made from the webhook's id.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub key_id: Option<String>,
-    /// JWT: `iss`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub issuer: Option<String>,
-    /// JWT: `sub`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub subject: Option<String>,
-    /// JWT: `aud`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub audience: Option<String>,
-    /// JWT: how long a token is good for, 10 to 86,400 seconds; 300 by default.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub expires_in_seconds: Option<u32>,
-    /// JWT: further claims.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
-    pub claims: Option<serde_json::Map<String, serde_json::Value>>,
-    /// JWT: the header that carries the token; `Authorization` by default.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub header: Option<String>,
-    /// JWT: what stands before the token, with a space between; `Bearer` by default, none where empty.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub prefix: Option<String>,
-}
-
-impl Authentication {
-    /// The header that carries the credentials.
-    pub fn header_name(&self) -> &str {
-        self.header.as_deref().unwrap_or("Authorization")
-    }
-
-    /// What stands before the token.
-    pub fn prefix(&self) -> &str {
-        self.prefix.as_deref().unwrap_or("Bearer")
-    }
-
-    /// How long a token is good for, in seconds.
-    pub fn expires_in_seconds(&self) -> u32 {
-        self.expires_in_seconds.unwrap_or(300)
-    }
-
-    /// Whether tokens are signed by a private key.
-    pub fn is_asymmetric(&self) -> bool {
-        self.kind == AuthenticationType::Jwt && self.algorithm.is_some_and(|algorithm| !algorithm.is_hmac())
-    }
 }
 
 /// A header parameter.
@@ -255,20 +158,7 @@ fn default_enabled() -> bool {
 
 impl HasSecrets for WebhookSettings {
     fn secret_fields(&mut self) -> Vec<(String, &mut Option<Secret>)> {
-        let authentication = &mut self.authentication;
-        let mut fields = Vec::new();
-        if authentication.kind == AuthenticationType::Jwt {
-            // A secret belongs to its kind of algorithm: a change from HMAC to RSA must not carry the old one along.
-            if authentication.algorithm.is_some_and(JwtAlgorithm::is_hmac) || authentication.secret.is_some() {
-                fields.push(("authentication.secret".to_owned(), &mut authentication.secret));
-            }
-            if let Some(algorithm) = authentication.algorithm.filter(|algorithm| !algorithm.is_hmac()) {
-                let path = format!("authentication.privateKey.{algorithm:?}");
-                fields.push((path, &mut authentication.private_key));
-            } else if authentication.private_key.is_some() {
-                fields.push(("authentication.privateKey".to_owned(), &mut authentication.private_key));
-            }
-        }
+        let mut fields = self.authentication.secret_fields();
         let headers = self.headers.iter_mut();
         fields
             .extend(headers.map(|header| (format!("headers.{}", header.name.to_ascii_lowercase()), &mut header.value)));
@@ -327,47 +217,13 @@ impl WebhookSettings {
         range(faults, "$.retry.firstDelaySeconds", self.retry.first_delay_seconds, 1, 3600);
         range(faults, "$.retry.maxDelaySeconds", self.retry.max_delay_seconds, 1, 86_400);
         range(faults, "$.retry.giveUpAfterSeconds", self.retry.give_up_after_seconds, 0, 2_592_000);
-        self.check_authentication(faults);
+        self.authentication.check(faults);
         self.check_headers(faults);
-    }
-
-    fn check_authentication(&self, faults: &mut Faults) {
-        let authentication = &self.authentication;
-        if authentication.kind == AuthenticationType::None {
-            let plain = Authentication::default();
-            faults.require(*authentication == plain, "$.authentication", "with type none no other field may be set");
-            return;
-        }
-        let Some(algorithm) = authentication.algorithm else {
-            faults.add("$.authentication.algorithm", "is required: HS256, HS384, HS512, RS256, PS256, ES256 or EdDSA");
-            return;
-        };
-        let has = |field: &Option<Secret>| field.as_ref().is_some_and(|secret| !secret.expose().is_empty());
-        if algorithm.is_hmac() {
-            faults.require(has(&authentication.secret), "$.authentication.secret", "is required for an HMAC algorithm");
-            let none = authentication.private_key.is_none();
-            faults.require(none, "$.authentication.privateKey", "an HMAC algorithm takes a secret, not a private key");
-        } else {
-            let none = authentication.secret.is_none();
-            faults.require(none, "$.authentication.secret", "this algorithm takes a privateKey, not a secret");
-        }
-        let lifetime = (10..=86_400).contains(&authentication.expires_in_seconds());
-        faults.require(lifetime, "$.authentication.expiresInSeconds", "must be from 10 to 86400");
-        let name = authentication.header_name();
-        let usable = is_token(name) && !is_forbidden_header(name);
-        faults.require(usable, "$.authentication.header", "must be a header name that Esito does not use itself");
-        faults.require(is_field_value(authentication.prefix()), "$.authentication.prefix", "must be printable ASCII");
-        for claim in authentication.claims.iter().flatten().map(|(name, _)| name) {
-            if ["iss", "sub", "aud", "iat", "exp"].contains(&claim.as_str()) {
-                faults
-                    .add(format!("$.authentication.claims.{claim}"), "is set by its own field, not as a further claim");
-            }
-        }
     }
 
     fn check_headers(&self, faults: &mut Faults) {
         faults.require(self.headers.len() <= 32, "$.headers", "at most 32 header parameters");
-        let carries_token = self.authentication.kind == AuthenticationType::Jwt;
+        let carries_token = self.authentication.kind != AuthenticationType::None;
         for (i, header) in self.headers.iter().enumerate() {
             let path = format!("$.headers[{i}].name");
             let name = header.name.as_str();
@@ -403,20 +259,23 @@ fn check_set<T: PartialEq>(faults: &mut Faults, path: &str, set: &[T]) {
     faults.require(!doubled, path, "each may be there once only");
 }
 
-/// A secret of the Standard Webhooks signature. On rotation the former one signs beside the new one for a while.
+/// A key of the Standard Webhooks signature: a secret, or a key pair. On rotation the former one signs beside the new one for a while.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SigningSecretEntry {
-    /// `whsec_…`; held by the store in an envelope.
+    /// `whsec_…`, or `whsk_…` for the private half of a key pair; held by the store in an envelope.
     #[serde(skip)]
     pub secret: Option<Secret>,
     /// A name for the place in the envelope.
     pub name: String,
+    /// The public half of a key pair: `whpk_…`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_key: Option<String>,
     /// When it stops signing; none: it is the current one.
     pub expires_at: Option<Timestamp>,
 }
 
-/// A key pair for the webhook's JWT. On rotation the former public key stays published for a while.
+/// A key pair for the webhook's JWT, or for its assertions at a token endpoint. On rotation the former public key stays published for a while.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct JwtKey {
@@ -438,7 +297,7 @@ pub struct JwtKey {
 /// The keys of a webhook.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct WebhookKeys {
-    /// Signing secrets, the current one first.
+    /// Signing secrets and key pairs, the current one first.
     pub signing: Vec<SigningSecretEntry>,
     /// JWT key pairs, the current one first.
     pub jwt: Vec<JwtKey>,

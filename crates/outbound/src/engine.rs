@@ -1,7 +1,7 @@
 //! The engine: both drivers and the ownership of shards, started and stopped together.
 
 use crate::channel::work::{ChannelWork, MakeSender, Versions};
-use crate::driver::{Driver, Shared};
+use crate::driver::{Budget, Driver, Leases, Places, Shared};
 use crate::ownership::Ownership;
 use crate::webhook::Network;
 use crate::webhook::work::WebhookWork;
@@ -13,12 +13,13 @@ use std::sync::Arc;
 use std::time::Duration;
 use store::Store;
 use store::wake::{Hint, Wake};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// The most steps under way at a time, for each driver: what bounds sockets and memory however many queues there are.
 const STEPS_AT_A_TIME: usize = 4_096;
+/// The most bytes of rows in memory, for each driver. Rows of few queues fill it; thousands hold a few rows each.
+const BYTES_IN_MEMORY: usize = 48 * 1024 * 1024;
 
 /// Counts what happens, for whoever shows it.
 pub trait Tally: Send + Sync + std::fmt::Debug {
@@ -66,8 +67,10 @@ impl Engine {
         let shared = || {
             Arc::new(Shared {
                 clock: Arc::clone(&clock),
-                ownership: Arc::clone(&ownership),
-                places: Arc::new(Semaphore::new(STEPS_AT_A_TIME)),
+                entropy: Arc::clone(&entropy),
+                leases: Arc::clone(&ownership) as Arc<dyn Leases>,
+                places: Places::new(STEPS_AT_A_TIME),
+                budget: Budget::new(BYTES_IN_MEMORY),
                 stop: stop.clone(),
                 tasks: tasks.clone(),
             })
@@ -84,7 +87,7 @@ impl Engine {
         let send = ChannelWork {
             store,
             clock: Arc::clone(&clock),
-            entropy,
+            entropy: Arc::clone(&entropy),
             tally,
             make_sender,
             versions: Versions::default(),
@@ -113,8 +116,11 @@ impl Engine {
 impl Wake for Engine {
     fn hint(&self, hint: Hint) {
         match hint {
+            Hint::Messages { channel, due, .. } if due.is_empty() => self.channels.rows_changed(channel),
             Hint::Messages { channel, due, .. } => self.channels.rows(channel, due),
+            Hint::Deliveries { sandbox, due } if due.is_empty() => self.webhooks.rows_changed(sandbox),
             Hint::Deliveries { sandbox, due } => self.webhooks.rows(sandbox, due),
+            Hint::Drain(sandbox) => self.webhooks.drain(sandbox),
             Hint::Webhook(sandbox) => self.webhooks.changed(sandbox),
             Hint::Channel(channel) => self.channels.changed(channel),
         }

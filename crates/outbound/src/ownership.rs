@@ -1,5 +1,6 @@
 //! Which shards this node works on: leases taken and renewed in one statement.
 
+use crate::driver::Leases;
 use model::clock::{Clock, Timestamp};
 use model::ids::{OwnerId, SHARDS, Shard};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -27,17 +28,6 @@ impl Ownership {
     pub fn new(owner: OwnerId, store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Arc<Self> {
         let leases = RwLock::new(vec![None; usize::from(SHARDS)]);
         Arc::new(Self { owner, store, clock, leases })
-    }
-
-    /// The lease of a shard, if this node holds it at `now`.
-    pub fn lease(&self, shard: Shard, now: Timestamp) -> Option<Lease> {
-        let leases = self.leases.read().unwrap_or_else(PoisonError::into_inner);
-        leases.get(usize::from(shard.0)).copied().flatten().filter(|lease| now < lease.until)
-    }
-
-    /// Whether this node holds the shard now.
-    pub fn owns(&self, shard: Shard) -> bool {
-        self.lease(shard, self.clock.now()).is_some()
     }
 
     /// Takes what is free and renews what is held.
@@ -71,5 +61,12 @@ impl Ownership {
         if let Err(error) = self.store.release_shards(self.owner).await {
             tracing::warn!(%error, "leases cannot be given back; they end by themselves");
         }
+    }
+}
+
+impl Leases for Ownership {
+    fn lease(&self, shard: Shard, now: Timestamp) -> Option<Lease> {
+        let leases = self.leases.read().unwrap_or_else(PoisonError::into_inner);
+        leases.get(usize::from(shard.0)).copied().flatten().filter(|lease| now < lease.until)
     }
 }

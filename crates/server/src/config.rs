@@ -92,6 +92,8 @@ pub struct Egress {
 pub struct Limits {
     /// With more messages than these waiting to be sent, executions are answered 429.
     pub max_waiting_messages: u64,
+    /// With less than this free on the disk under the database, in MiB, executions are answered 503.
+    pub min_free_disk_mib: u64,
     /// The most executions a second in a sandbox; none: no limit.
     pub executions_per_second: Option<u32>,
 }
@@ -133,7 +135,7 @@ impl Default for Config {
                 master_key_file: PathBuf::from("./esito-data/master.key"),
             },
             egress: Egress::default(),
-            limits: Limits { max_waiting_messages: 1_000_000, executions_per_second: None },
+            limits: Limits { max_waiting_messages: 1_000_000, min_free_disk_mib: 100, executions_per_second: None },
             shutdown: Shutdown { drain: Duration::from_secs(20) },
             log: Log { format: LogFormat::Text, level: tracing::level_filters::LevelFilter::INFO },
         }

@@ -17,6 +17,7 @@ pub use private_pem::generate_private_pem;
 pub use signing_key::SigningKey;
 pub use verify::{Expected, VerificationKey, VerifyError, key_id, verify};
 
+use aws_lc_rs::rand;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use secrecy::SecretString;
@@ -89,6 +90,16 @@ impl SigningKey {
         URL_SAFE_NO_PAD.encode_string(signature, &mut token);
         Ok(SecretString::from(token))
     }
+}
+
+/// A `jti` (RFC 7519 section 4.1.7) that no other token has: 128 random bits.
+///
+/// # Errors
+/// When the cryptographic library has none.
+pub fn unique_id() -> Result<String, SignError> {
+    let mut bytes = [0; 16];
+    rand::fill(&mut bytes).map_err(|_| SignError::Failed)?;
+    Ok(URL_SAFE_NO_PAD.encode(bytes))
 }
 
 /// Why a key cannot be used.

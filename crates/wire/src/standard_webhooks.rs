@@ -1,11 +1,17 @@
-//! Standard Webhooks 1.0, symmetric signatures (`v1`, HMAC-SHA256).
+//! Standard Webhooks 1.0: symmetric signatures (`v1`, HMAC-SHA256) and asymmetric ones (`v1a`, Ed25519).
 //!
-//! The signed text is `<webhook-id>.<webhook-timestamp>.<body>`; the header holds one signature for each secret,
-//! separated by spaces, so that a receiver with either secret of a rotation is content. See
+//! The signed text is `<webhook-id>.<webhook-timestamp>.<body>`; the header holds one signature for each key,
+//! separated by spaces, so that a receiver with either key of a rotation is content. See
 //! <https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>.
 //!
 //! Neither the id nor the timestamp may hold a full stop, or two different requests could sign the same text; Esito's
 //! ids are UUIDs.
+
+mod asymmetric;
+
+pub use asymmetric::{
+    KeyPairError, PRIVATE_KEY_PREFIX, PUBLIC_KEY_PREFIX, PublicKey, PublicKeyError, SigningKeyPair, verify_v1a,
+};
 
 use aws_lc_rs::{constant_time, hmac};
 use base64::Engine as _;
@@ -88,6 +94,47 @@ impl fmt::Debug for SigningSecret {
     }
 }
 
+/// A key of either scheme, prepared for signing.
+#[derive(Debug)]
+pub enum WebhookKey {
+    /// A shared secret: `v1`. Boxed: the prepared state of the key takes over a kilobyte.
+    V1(Box<SigningSecret>),
+    /// A key pair: `v1a`.
+    V1a(SigningKeyPair),
+}
+
+impl WebhookKey {
+    /// Reads a key by its prefix: `whsk_` is a private key, all else a secret.
+    ///
+    /// # Errors
+    /// Says what is wrong with it, without repeating it.
+    pub fn parse(text: &str) -> Result<Self, WebhookKeyError> {
+        match text.trim().starts_with(PRIVATE_KEY_PREFIX) {
+            true => Ok(Self::V1a(SigningKeyPair::parse(text)?)),
+            false => Ok(Self::V1(Box::new(SigningSecret::parse(text)?))),
+        }
+    }
+
+    /// The public half of a key pair.
+    pub fn public_key(&self) -> Option<PublicKey> {
+        match self {
+            Self::V1(_) => None,
+            Self::V1a(pair) => Some(pair.public_key()),
+        }
+    }
+}
+
+/// Why a text is no key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WebhookKeyError {
+    /// It is no secret.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// It is no private key.
+    #[error(transparent)]
+    KeyPair(#[from] KeyPairError),
+}
+
 /// The value of `webhook-signature`: one `v1` signature for each secret, in their order.
 pub fn sign_v1<'a>(
     secrets: impl IntoIterator<Item = &'a SigningSecret>,
@@ -99,13 +146,34 @@ pub fn sign_v1<'a>(
     let secrets = secrets.into_iter();
     let mut header = String::with_capacity(secrets.size_hint().0 * SIGNATURE_CHARS);
     for secret in secrets {
-        if !header.is_empty() {
-            header.push(' ');
-        }
-        header.push_str(VERSION_PREFIX);
-        STANDARD.encode_string(secret.tag(id, &timestamp, body), &mut header);
+        push(&mut header, VERSION_PREFIX, secret.tag(id, &timestamp, body));
     }
     header
+}
+
+/// The value of `webhook-signature`: one signature for each key, in their order, of the key's scheme.
+pub fn sign<'a>(keys: impl IntoIterator<Item = &'a WebhookKey>, id: &str, timestamp_secs: i64, body: &[u8]) -> String {
+    let timestamp = timestamp_secs.to_string();
+    let keys = keys.into_iter();
+    let mut header = String::with_capacity(keys.size_hint().0 * asymmetric::SIGNATURE_CHARS);
+    for key in keys {
+        match key {
+            WebhookKey::V1(secret) => push(&mut header, VERSION_PREFIX, secret.tag(id, &timestamp, body)),
+            WebhookKey::V1a(pair) => {
+                let message = asymmetric::signed_text(id, &timestamp, body);
+                push(&mut header, asymmetric::VERSION_PREFIX, pair.signature(&message));
+            }
+        }
+    }
+    header
+}
+
+fn push(header: &mut String, version: &str, signature: impl AsRef<[u8]>) {
+    if !header.is_empty() {
+        header.push(' ');
+    }
+    header.push_str(version);
+    STANDARD.encode_string(signature, header);
 }
 
 /// Checks a request as a receiver does: the timestamp is within the tolerance of now, and one of the signatures is
@@ -160,6 +228,12 @@ pub enum VerifyError {
     /// The header holds no `v1` signature.
     #[error("webhook-signature holds no v1 signature")]
     NoSignature,
+    /// The header holds no `v1a` signature.
+    #[error("webhook-signature holds no v1a signature")]
+    NoV1aSignature,
+    /// No signature is of this key, id, timestamp and body.
+    #[error("no signature matches; compare the public key, and verify the body's bytes as received")]
+    MismatchedKey,
     /// No signature is of this secret, id, timestamp and body.
     #[error("no signature matches; compare the secret, and verify the body's bytes as received")]
     Mismatch,

@@ -1,20 +1,23 @@
 //! Messages as work for the driver.
 
 use super::{Gate, Sender, Sent};
-use crate::driver::{Driver, Limits, Rows, Stepped, Work};
+use crate::driver::{Driver, Limits, Rows, Stepped, Turn, Work, Written};
 use crate::engine::Tally;
 use crate::webhook::work::{LOOK_AGAIN, WebhookWork, persist};
 use async_trait::async_trait;
 use model::channel::{ChannelConfiguration, ChannelType};
+use model::circuit::{LONGEST_PAUSE, Sign};
 use model::clock::{Clock, Entropy, Timestamp};
 use model::execution::{DueMessage, Priority};
 use model::ids::{CampaignVersionId, ChannelConfigurationId, MessageKey, SandboxId, Shard};
 use model::outcome::{Exclusion, Failure, Outcome, Verdict};
 use model::retry::RetryDecision;
+use serde_json::value::RawValue;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use store::Store;
 use store::work::{Due, Lease, LiveVersion, Record, What};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Makes the sender of a channel configuration.
@@ -48,12 +51,12 @@ pub struct ChannelTarget {
 /// The simulator waits for nothing, so its steps are as many as keep the writer's commits full.
 const SIMULATED_AT_A_TIME: usize = 256;
 
-#[async_trait]
 impl Work for ChannelWork {
     type Queue = ChannelConfigurationId;
     type Row = DueMessage;
     type Key = MessageKey;
     type Target = ChannelTarget;
+    type Done = Record;
 
     fn key(row: &DueMessage) -> MessageKey {
         row.key
@@ -67,13 +70,27 @@ impl Work for ChannelWork {
         row.execution.priority == Priority::Unitary
     }
 
+    fn bytes(row: &DueMessage) -> usize {
+        let recipient = &row.recipient;
+        let personal = row.personalization.as_ref().map_or(0, |personal| {
+            let length = |text: &Option<Box<RawValue>>| text.as_ref().map_or(0, |text| text.get().len());
+            length(&personal.context) + length(&personal.profile)
+        });
+        let address = recipient.address.as_ref().map_or(0, String::len);
+        size_of::<DueMessage>() + 256 + recipient.user_id.len() + address + personal
+    }
+
     fn limits(target: &ChannelTarget) -> Limits {
         let settings = &target.configuration.settings;
         let concurrency = match (settings.kind, &settings.smtp) {
             (ChannelType::Smtp, Some(smtp)) => usize::try_from(smtp.max_connections).unwrap_or(1),
             _ => SIMULATED_AT_A_TIME,
         };
-        Limits { concurrency, per_second: settings.max_per_second }
+        Limits { concurrency, per_second: settings.max_per_second, longest_pause: LONGEST_PAUSE }
+    }
+
+    fn ends_alone(_: &ChannelTarget, row: &DueMessage, now: Timestamp) -> bool {
+        row.planned.is_some() || is_expired(row, now)
     }
 
     async fn queues(&self) -> store::Result<Vec<Due<ChannelConfigurationId>>> {
@@ -102,58 +119,85 @@ impl Work for ChannelWork {
         Ok(Some((Arc::new(ChannelTarget { configuration, sender }), shard)))
     }
 
-    async fn step(&self, target: &ChannelTarget, row: DueMessage, lease: Lease) -> Stepped<DueMessage> {
+    async fn step(&self, target: &ChannelTarget, row: DueMessage, _: Turn, lease: Lease) -> Stepped<Record> {
         let (key, planned) = (row.key, row.planned.as_ref().map(|planned| planned.verdict.status()));
-        let Some(what) = self.send(target, row, lease).await else {
-            // Nothing is known to have happened: the store says what is due.
-            return Stepped::again(self.clock.now() + LOOK_AGAIN);
-        };
-        let again_at = match &what {
-            What::Retry { at, .. } => Some(*at),
-            What::Outcome { planned: Some((at, _)), .. } => Some(*at),
-            _ => None,
-        };
+        let begun = Instant::now();
+        let (what, sign) = self.send(target, row, lease).await;
+        let now = self.clock.now();
         let status = match &what {
-            What::Outcome { outcome, .. } => Some(outcome.verdict.status()),
-            What::Planned => planned,
-            What::Retry { .. } => None,
+            Some(What::Outcome { outcome, .. }) => Some(outcome.verdict.status()),
+            Some(What::Planned) => planned,
+            Some(What::Retry { .. }) | None => None,
         };
         status.into_iter().for_each(|status| self.tally.recorded(status));
         let sandbox = target.configuration.sandbox;
-        let record = Record { sandbox, message: key, lease: Some(lease), now: self.clock.now(), what };
-        let recorded = persist(&self.abandon, || self.store.record(vec![record.clone()])).await;
-        let due = recorded.into_iter().flatten().flat_map(|recorded| recorded.due).collect::<Vec<_>>();
-        if !due.is_empty() {
+        let record = what.map(|what| Record { sandbox, message: key, lease: Some(lease), now, what });
+        // Where nothing is known to have happened, the store says what is due.
+        let done = record.ok_or(now + LOOK_AGAIN);
+        Stepped { done, sign, took: begun.elapsed(), pause_until: None }
+    }
+
+    async fn write(&self, done: Vec<Record>) -> Vec<Written<DueMessage>> {
+        let again: Vec<_> = done.iter().map(|record| again_at(&record.what)).collect();
+        let sandbox = done.first().map(|record| record.sandbox);
+        let recorded = persist(&self.abandon, || self.store.record(done.clone())).await;
+        // All of a queue's messages are of one sandbox.
+        let due: Vec<_> = recorded.into_iter().flatten().flat_map(|recorded| recorded.due).collect();
+        if let Some(sandbox) = sandbox.filter(|_| !due.is_empty()) {
             self.webhooks.rows(sandbox, due);
         }
-        Stepped { again_at, ..Stepped::default() }
+        again.into_iter().map(|again_at| Written { again_at, ..Written::default() }).collect()
+    }
+}
+
+fn again_at(what: &What) -> Option<Timestamp> {
+    match what {
+        What::Retry { at, .. } | What::Outcome { planned: Some((at, _)), .. } => Some(*at),
+        What::Outcome { planned: None, .. } | What::Planned => None,
+    }
+}
+
+/// What a try to send tells of the relay or provider behind the configuration.
+fn sign_of(sent: &Sent) -> Sign {
+    match sent {
+        // The relay itself has said that it is not available (RFC 5321 section 3.8).
+        Sent::Later { delay, .. } if delay.response_code == Some(421) => Sign::Bad,
+        // What ends as an error is trouble with the relay, what ends as a bounce its word on this message.
+        Sent::Later { at_the_end: Verdict::Error(_), .. } => Sign::Bad,
+        Sent::Decided { outcome, .. } if !matches!(outcome.verdict, Verdict::Error(_) | Verdict::Exclude(_)) => {
+            Sign::Good
+        }
+        Sent::Later { .. } | Sent::Decided { .. } | Sent::Withheld => Sign::Neutral,
     }
 }
 
 impl ChannelWork {
-    /// Tries to send; what is to be recorded of it.
-    async fn send(&self, target: &ChannelTarget, row: DueMessage, lease: Lease) -> Option<What> {
+    /// Tries to send; what is to be recorded of it, and what it tells of the relay.
+    async fn send(&self, target: &ChannelTarget, row: DueMessage, lease: Lease) -> (Option<What>, Sign) {
         if row.planned.is_some() {
-            return Some(What::Planned);
+            return (Some(What::Planned), Sign::Neutral);
         }
         let now = self.clock.now();
-        if row.execution.expires_at.is_some_and(|end| end <= now) {
-            return Some(decided(Outcome::new(expired(&row), now)));
+        if is_expired(&row, now) {
+            return (Some(decided(Outcome::new(expired(&row), now))), Sign::Neutral);
         }
         let version = match self.versions.get(&*self.store, row.execution.version).await {
             Ok(version) => version,
             Err(error) => {
                 // The row stays due; the queue comes back to it.
                 tracing::warn!(%error, "a campaign version cannot be read");
-                return None;
+                return (None, Sign::Neutral);
             }
         };
         let gate = StoreGate { work: self, lease, sandbox: target.configuration.sandbox, key: row.key };
-        match target.sender.send(&row, &version, &gate).await {
+        let sent = target.sender.send(&row, &version, &gate).await;
+        let sign = sign_of(&sent);
+        let what = match sent {
             Sent::Decided { outcome, planned } => Some(What::Outcome { outcome, planned }),
             Sent::Later { delay, at_the_end } => Some(self.later(&target.configuration, &row, delay, at_the_end)),
             Sent::Withheld => None,
-        }
+        };
+        (what, sign)
     }
 
     fn later(
@@ -174,6 +218,10 @@ impl ChannelWork {
 
 fn decided(outcome: Outcome) -> What {
     What::Outcome { outcome, planned: None }
+}
+
+fn is_expired(row: &DueMessage, now: Timestamp) -> bool {
+    row.execution.expires_at.is_some_and(|end| end <= now)
 }
 
 /// What a message that was not handed over in time comes to.

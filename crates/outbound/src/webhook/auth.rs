@@ -1,6 +1,9 @@
 //! What proves to an endpoint who calls: the signature of the request, and the token in a header.
 
 use super::error::configuration;
+use super::guard::Network;
+use super::oauth2::{AccessToken, Oauth2};
+use http::header::AUTHORIZATION;
 use http::{HeaderName, HeaderValue};
 use model::clock::Timestamp;
 use model::delivery::AttemptError;
@@ -8,27 +11,28 @@ use model::secret::Secret;
 use model::webhook::{Authentication, AuthenticationType, JwtAlgorithm, Signing, Webhook};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::time::Instant;
 use wire::jwt::{Claims, SigningKey};
-use wire::standard_webhooks::{SigningSecret, sign_v1};
+use wire::standard_webhooks::{WebhookKey, sign};
 
-/// The secrets that sign requests.
+/// The secrets and key pairs that sign requests.
 #[derive(Debug)]
 pub struct Signer(Vec<Signature>);
 
 #[derive(Debug)]
 struct Signature {
-    secret: SigningSecret,
+    key: WebhookKey,
     /// When it stops signing.
     expires_at: Option<Timestamp>,
 }
 
 impl Signer {
-    /// The signing secrets of a webhook; none where it does not sign.
+    /// The signing keys of a webhook; none where it does not sign.
     ///
     /// # Errors
-    /// Where a secret cannot be used, or none is there.
+    /// Where a key cannot be used, or none of the scheme that is set is there.
     pub fn of(webhook: &Webhook) -> Result<Option<Self>, AttemptError> {
         if webhook.settings.signing == Signing::None {
             return Ok(None);
@@ -39,12 +43,15 @@ impl Signer {
             .iter()
             .map(|entry| {
                 let text = entry.secret.as_ref().map_or("", Secret::expose);
-                let secret = SigningSecret::parse(text).map_err(|error| configuration(format!("signing: {error}")))?;
-                Ok(Signature { secret, expires_at: entry.expires_at })
+                let key = WebhookKey::parse(text).map_err(|error| configuration(format!("signing: {error}")))?;
+                Ok(Signature { key, expires_at: entry.expires_at })
             })
             .collect::<Result<_, AttemptError>>()?;
-        match signatures.iter().any(|one| one.expires_at.is_none()) {
+        let is_v1a = webhook.settings.signing == Signing::V1a;
+        let is_current = |one: &Signature| one.expires_at.is_none() && one.key.public_key().is_some() == is_v1a;
+        match signatures.iter().any(is_current) {
             true => Ok(Some(Self(signatures))),
+            false if is_v1a => Err(configuration("signing: there is no current key pair; rotate it")),
             false => Err(configuration("signing: there is no current secret; rotate it")),
         }
     }
@@ -52,15 +59,77 @@ impl Signer {
     /// The value of `webhook-signature`.
     ///
     /// # Errors
-    /// Never for secrets that [`Signer::of`] took: base64 is a header value.
+    /// Never for keys that [`Signer::of`] took: base64 is a header value.
     pub fn sign(&self, id: &str, at: Timestamp, body: &[u8]) -> Result<HeaderValue, AttemptError> {
         let live = |one: &&Signature| one.expires_at.is_none_or(|end| at < end);
         let text = match self.0.as_slice() {
             // Not through the filter: the exact length lets the text be allocated once.
-            [only] => sign_v1([&only.secret], id, at.seconds(), body),
-            all => sign_v1(all.iter().filter(live).map(|one| &one.secret), id, at.seconds(), body),
+            [only] => sign([&only.key], id, at.seconds(), body),
+            all => sign(all.iter().filter(live).map(|one| &one.key), id, at.seconds(), body),
         };
         HeaderValue::try_from(text).map_err(|_| configuration("signing: the signature is no header value"))
+    }
+}
+
+/// What proves to the endpoint who calls, in a header of its own.
+#[derive(Debug)]
+pub enum Credentials {
+    /// A token of Esito's own making.
+    Token(Box<TokenAuth>),
+    /// A token that a token endpoint gives.
+    Oauth2(Oauth2),
+}
+
+/// The credentials of one request.
+#[derive(Clone, Debug)]
+pub struct Pass {
+    /// The header's value.
+    pub value: HeaderValue,
+    /// The access token that it is, if it is one.
+    access: Option<Arc<AccessToken>>,
+}
+
+impl Credentials {
+    /// The credentials of a webhook; none where it needs none.
+    ///
+    /// # Errors
+    /// Where its key cannot be used, or its token URL is not allowed.
+    pub fn of(webhook: &Webhook, network: &Arc<Network>) -> Result<Option<Self>, AttemptError> {
+        match webhook.settings.authentication.kind {
+            AuthenticationType::None => Ok(None),
+            AuthenticationType::Jwt => TokenAuth::of(webhook).map(|token| Some(Self::Token(Box::new(token)))),
+            AuthenticationType::Oauth2 => Oauth2::of(webhook, network).map(|oauth2| Some(Self::Oauth2(oauth2))),
+        }
+    }
+
+    /// The header that carries them.
+    pub fn header(&self) -> &HeaderName {
+        match self {
+            Self::Token(token) => token.header(),
+            Self::Oauth2(_) => &AUTHORIZATION,
+        }
+    }
+
+    /// What a request of this moment carries.
+    ///
+    /// # Errors
+    /// When a token cannot be made, or the token endpoint gives none by the deadline.
+    pub async fn pass(&self, now: Timestamp, deadline: Instant) -> Result<Pass, AttemptError> {
+        match self {
+            Self::Token(token) => Ok(Pass { value: token.value(now)?, access: None }),
+            Self::Oauth2(oauth2) => {
+                let access = oauth2.token(now, deadline).await?;
+                Ok(Pass { value: access.header.clone(), access: Some(access) })
+            }
+        }
+    }
+
+    /// Whether another pass may fare better, now that the endpoint has answered this one 401.
+    pub fn can_renew(&self, pass: &Pass) -> bool {
+        match (self, &pass.access) {
+            (Self::Oauth2(oauth2), Some(access)) => oauth2.refused(access),
+            _ => false,
+        }
     }
 }
 
@@ -82,15 +151,12 @@ struct Token {
 }
 
 impl TokenAuth {
-    /// The token authentication of a webhook; none where it has no such.
+    /// The tokens of a webhook that authenticates by JWT.
     ///
     /// # Errors
     /// Where its key cannot be used.
-    pub fn of(webhook: &Webhook) -> Result<Option<Self>, AttemptError> {
+    pub fn of(webhook: &Webhook) -> Result<Self, AttemptError> {
         let settings = &webhook.settings.authentication;
-        if settings.kind == AuthenticationType::None {
-            return Ok(None);
-        }
         let algorithm = settings.algorithm.ok_or_else(|| configuration("authentication: there is no algorithm"))?;
         let (key, key_id) = signing_key(webhook, algorithm)?;
         let header = HeaderName::try_from(settings.header_name())
@@ -98,7 +164,7 @@ impl TokenAuth {
         // The secrets are in the prepared key; a copy of their text would only be one more to lose.
         let settings = Authentication { secret: None, private_key: None, ..settings.clone() };
         let least_left_secs = i64::from(webhook.settings.timeout_seconds);
-        Ok(Some(Self { header, settings, key, key_id, least_left_secs, current: Mutex::default() }))
+        Ok(Self { header, settings, key, key_id, least_left_secs, current: Mutex::default() })
     }
 
     /// The header that carries the token.
@@ -155,7 +221,10 @@ fn header_value(prefix: &str, token: &SecretString) -> Result<HeaderValue, Attem
 }
 
 /// The key that signs at present, with its `kid`.
-fn signing_key(webhook: &Webhook, algorithm: JwtAlgorithm) -> Result<(SigningKey, Option<String>), AttemptError> {
+pub(super) fn signing_key(
+    webhook: &Webhook,
+    algorithm: JwtAlgorithm,
+) -> Result<(SigningKey, Option<String>), AttemptError> {
     let settings = &webhook.settings.authentication;
     let unusable = |error| configuration(format!("authentication: {error}"));
     if algorithm.is_hmac() {

@@ -2,7 +2,10 @@
 
 use super::guard::{Network, Origin, Stream};
 use bytes::Bytes;
+use http::{Request, Response};
 use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
 use model::delivery::AttemptError;
@@ -18,8 +21,40 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// The most bytes of an answer that lie in memory: its head must fit.
 const MAX_BUFFER_BYTES: usize = 32 * 1024;
 
+/// After this long a connection is renewed, however busy: what stands behind the name, and what the guard thinks of
+/// it, may have changed.
+const MAX_AGE: Duration = Duration::from_secs(300);
+
 /// A connection, ready for a request.
-pub(super) type Sender = SendRequest<Full<Bytes>>;
+#[derive(Debug)]
+pub(super) struct Sender {
+    requests: SendRequest<Full<Bytes>>,
+    opened: Instant,
+}
+
+impl Sender {
+    /// Waits until the next request can be sent.
+    pub(super) async fn ready(&mut self) -> hyper::Result<()> {
+        self.requests.ready().await
+    }
+
+    /// Sends a request; an error says whether it was sent at all.
+    pub(super) async fn try_send_request(
+        &mut self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<Full<Bytes>>>> {
+        self.requests.try_send_request(request).await
+    }
+
+    /// Sends a request.
+    pub(super) async fn send_request(&mut self, request: Request<Full<Bytes>>) -> hyper::Result<Response<Incoming>> {
+        self.requests.send_request(request).await
+    }
+
+    fn is_usable(&self, now: Instant) -> bool {
+        !self.requests.is_closed() && now < self.opened + MAX_AGE
+    }
+}
 
 /// Opens a connection.
 pub(super) async fn open(network: &Network, origin: &Origin, within: Duration) -> Result<Sender, AttemptError> {
@@ -28,14 +63,15 @@ pub(super) async fn open(network: &Network, origin: &Origin, within: Duration) -
 }
 
 async fn start(stream: Stream) -> Result<Sender, hyper::Error> {
-    let (sender, connection) = Builder::new().max_buf_size(MAX_BUFFER_BYTES).handshake(TokioIo::new(stream)).await?;
+    let opened = Instant::now();
+    let (requests, connection) = Builder::new().max_buf_size(MAX_BUFFER_BYTES).handshake(TokioIo::new(stream)).await?;
     // Ends by itself: when the peer closes, and when the sender or an unfinished answer is dropped.
     tokio::spawn(async move {
         if let Err(error) = connection.await {
             tracing::trace!(%error, "a connection to an endpoint ended");
         }
     });
-    Ok(sender)
+    Ok(Sender { requests, opened })
 }
 
 /// The idle connections. How many are in use is the caller's to bound; this bounds how many wait.
@@ -64,9 +100,10 @@ impl Pool {
 
     /// The connection used last, so that the others can grow old where fewer suffice.
     pub(super) fn take(&self) -> Option<Sender> {
+        let now = Instant::now();
         let mut idle = lock(&self.shared);
         while let Some((_, sender)) = idle.senders.pop_back() {
-            if !sender.is_closed() {
+            if sender.is_usable(now) {
                 return Some(sender);
             }
         }
@@ -75,13 +112,13 @@ impl Pool {
 
     /// Takes back a connection whose answer has been read to its end.
     pub(super) fn put(&self, sender: Sender) {
-        if sender.is_closed() {
+        let now = Instant::now();
+        if !sender.is_usable(now) {
             return;
         }
-        let now = Instant::now();
         let mut idle = lock(&self.shared);
         if idle.senders.len() >= self.most {
-            idle.senders.retain(|(_, sender)| !sender.is_closed());
+            idle.senders.retain(|(_, sender)| sender.is_usable(now));
         }
         if idle.senders.len() < self.most {
             idle.senders.push_back((now, sender));

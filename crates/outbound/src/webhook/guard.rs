@@ -5,8 +5,10 @@
 //! and exactly the addresses that were judged are dialled. Nothing here follows a redirect or reads a proxy setting
 //! from the environment.
 
+use super::oauth2::Tokens;
 use super::resolve::{Resolve, ResolveError, SharedLookups, SystemResolver};
 use crate::tls;
+use async_trait::async_trait;
 use model::clock::Timestamp;
 use rustls::CertificateError;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -14,6 +16,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -32,13 +35,43 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_ADDRESSES: usize = 8;
 
 /// A connection: plain where the operator allows that, else TLS.
-pub type Stream = Either<TcpStream, TlsStream<TcpStream>>;
+pub type Stream = Either<RawStream, TlsStream<RawStream>>;
+
+/// A connection as it was dialled: TCP, or what a simulation puts in its place.
+pub type RawStream = Either<TcpStream, Box<dyn Simulated>>;
+
+/// What stands for a TCP connection in a simulation.
+pub trait Simulated: AsyncRead + AsyncWrite + Send + Unpin + std::fmt::Debug {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + std::fmt::Debug> Simulated for T {}
+
+/// Opens connections to addresses that the guard has judged.
+#[async_trait]
+pub trait Dial: Send + Sync + std::fmt::Debug {
+    /// Opens one, and says whom it in fact goes to.
+    async fn dial(&self, address: SocketAddr) -> io::Result<(RawStream, IpAddr)>;
+}
+
+/// Dials by TCP.
+#[derive(Debug)]
+struct Tcp;
+
+#[async_trait]
+impl Dial for Tcp {
+    async fn dial(&self, address: SocketAddr) -> io::Result<(RawStream, IpAddr)> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        let peer = stream.peer_addr()?.ip();
+        Ok((Either::Left(stream), peer))
+    }
+}
 
 /// The way out: resolver, TLS and policy, shared by all endpoints.
 pub struct Network {
     lookups: SharedLookups,
+    dial: Arc<dyn Dial>,
     tls: TlsConnector,
     policy: EgressPolicy,
+    tokens: Tokens,
 }
 
 /// Where a connection goes.
@@ -115,16 +148,32 @@ impl Network {
         extra_ca: Vec<CertificateDer<'static>>,
         resolver: Arc<dyn Resolve>,
     ) -> Arc<Self> {
+        Self::with(policy, extra_ca, resolver, Arc::new(Tcp))
+    }
+
+    /// The same with another way to dial, too.
+    pub fn with(
+        policy: EgressPolicy,
+        extra_ca: Vec<CertificateDer<'static>>,
+        resolver: Arc<dyn Resolve>,
+        dial: Arc<dyn Dial>,
+    ) -> Arc<Self> {
         let mut config = rustls::ClientConfig::clone(&tls::client_config(&extra_ca));
         // With HTTP/2 one connection would carry all requests to a host, and how many at a time would be the peer's to
         // say. With HTTP/1.1 a request has its connection to itself, and closing it ends that one request only.
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Arc::new(Self { lookups: SharedLookups::new(resolver), tls: TlsConnector::from(Arc::new(config)), policy })
+        let tls = TlsConnector::from(Arc::new(config));
+        Arc::new(Self { lookups: SharedLookups::new(resolver), dial, tls, policy, tokens: Tokens::default() })
     }
 
     /// What the operator allows.
     pub fn policy(&self) -> &EgressPolicy {
         &self.policy
+    }
+
+    /// The access tokens for endpoints, which outlive the endpoints' revisions.
+    pub(super) fn tokens(&self) -> &Tokens {
+        &self.tokens
     }
 
     /// Checks a URL as far as it can be at create and edit. A name that does not resolve yet is accepted.
@@ -148,10 +197,10 @@ impl Network {
     /// Says what kept it from opening.
     pub async fn connect(&self, origin: &Origin, within: Duration) -> Result<Stream, ConnectError> {
         let addresses = self.addresses(&origin.host).await?;
-        let tcp = self.dial(&addresses, origin, within).await?;
+        let raw = self.dial(&addresses, origin, within).await?;
         match &origin.server_name {
-            None => Ok(Either::Left(tcp)),
-            Some(name) => self.handshake(name.clone(), tcp).await.map(Either::Right),
+            None => Ok(Either::Left(raw)),
+            Some(name) => self.handshake(name.clone(), raw).await.map(Either::Right),
         }
     }
 
@@ -168,15 +217,15 @@ impl Network {
         allowed.map_err(|refusal| ConnectError::Guard { host: host.to_string(), refusal })
     }
 
-    async fn dial(&self, ips: &[IpAddr], origin: &Origin, within: Duration) -> Result<TcpStream, ConnectError> {
+    async fn dial(&self, ips: &[IpAddr], origin: &Origin, within: Duration) -> Result<RawStream, ConnectError> {
         let tried = ips.len().clamp(1, MAX_ADDRESSES);
         // An address that swallows packets must leave time for the next.
         let each = DIAL_TIMEOUT.min(within / u32::try_from(tried).unwrap_or(1));
         let mut failed = String::new();
         for ip in ips.iter().take(MAX_ADDRESSES) {
             let address = SocketAddr::new(*ip, origin.port);
-            let error = match timeout(each, TcpStream::connect(address)).await {
-                Ok(Ok(stream)) => return self.check_peer(stream, origin),
+            let error = match timeout(each, self.dial.dial(address)).await {
+                Ok(Ok((stream, peer))) => return self.check_peer(stream, peer, origin),
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => format!("no answer within {} ms", each.as_millis()),
             };
@@ -189,17 +238,14 @@ impl Network {
     }
 
     /// Judges the address that the connection in fact has: the last moment before anything is said on it.
-    fn check_peer(&self, stream: TcpStream, origin: &Origin) -> Result<TcpStream, ConnectError> {
-        let broken = |error: io::Error| ConnectError::Connect(format!("{}: {error}", origin.host));
-        let peer = stream.peer_addr().map_err(broken)?.ip();
+    fn check_peer(&self, stream: RawStream, peer: IpAddr, origin: &Origin) -> Result<RawStream, ConnectError> {
         let refused = |refusal| ConnectError::Guard { host: origin.host.to_string(), refusal };
         self.policy.allows_ip(peer).map_err(refused)?;
-        stream.set_nodelay(true).map_err(broken)?;
         Ok(stream)
     }
 
-    async fn handshake(&self, name: ServerName<'static>, tcp: TcpStream) -> Result<TlsStream<TcpStream>, ConnectError> {
-        match timeout(HANDSHAKE_TIMEOUT, self.tls.connect(name, tcp)).await {
+    async fn handshake(&self, name: ServerName<'static>, raw: RawStream) -> Result<TlsStream<RawStream>, ConnectError> {
+        match timeout(HANDSHAKE_TIMEOUT, self.tls.connect(name, raw)).await {
             Ok(Ok(stream)) => Ok(stream),
             Ok(Err(error)) => Err(ConnectError::Tls(handshake_fault(&error))),
             Err(_) => Err(ConnectError::Timeout),

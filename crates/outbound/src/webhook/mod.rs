@@ -3,17 +3,21 @@
 //! | module | what |
 //! |---|---|
 //! | [`guard`] | connections that go only where the operator allows |
-//! | [`auth`] | signing secrets and tokens |
+//! | [`auth`] | signing keys and tokens |
+//! | [`oauth2`] | access tokens from a token endpoint |
 //! | [`request`] | the request, the answer, the verdict |
 //! | [`sample()`] | a test send |
-//! | [`work`] | deliveries as work for the driver |
+//! | [`work`] | deliveries as work for the driver: its `limits`, and what an attempt tells its `circuit` |
 //!
 //! All but [`work`] know no store and no schedule: whether and when to try again is decided there, from the [`Verdict`].
 
 pub mod auth;
+mod circuit;
 mod connection;
 mod error;
 pub mod guard;
+mod limits;
+pub mod oauth2;
 mod reply;
 pub mod request;
 mod resolve;

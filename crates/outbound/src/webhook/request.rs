@@ -1,13 +1,13 @@
 //! The request to an endpoint, and one exchange of it.
 
-use super::auth::{Signer, TokenAuth};
+use super::auth::{Credentials, Pass, Signer};
 use super::connection::{Pool, Sender, open};
 use super::error::{attempt_error, closed_without_answer, configuration, exchange_error};
 use super::guard::{Network, Origin};
 use super::reply::{Head, Reply, excerpt_text, read_body};
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST, USER_AGENT};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body::Body;
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -23,10 +23,16 @@ use url::Url;
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
 const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
-const AGENT: HeaderValue = HeaderValue::from_static(concat!("Esito/", env!("CARGO_PKG_VERSION")));
+pub(super) const AGENT: HeaderValue = HeaderValue::from_static(concat!("Esito/", env!("CARGO_PKG_VERSION")));
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// Holds the place of a header whose value each request has of its own, so that the copied map need not grow.
 const PLACE: HeaderValue = HeaderValue::from_static("");
+
+/// How long the body of a 401 may take before the request goes out again on another connection.
+const MAX_REFUSAL_TIME: Duration = Duration::from_secs(1);
+
+/// The head of an answer, and the connection that its body comes on.
+type Exchanged = (Response<Incoming>, Sender);
 
 /// One revision of a webhook, ready for requests, with connections of its own.
 pub struct Endpoint {
@@ -38,7 +44,7 @@ pub struct Endpoint {
     /// Every header, those of each request with an empty value.
     headers: HeaderMap,
     signer: Option<Signer>,
-    token: Option<TokenAuth>,
+    credentials: Option<Credentials>,
     timeout: Duration,
 }
 
@@ -65,8 +71,8 @@ impl Endpoint {
         let url = network.policy().check_url(&settings.url).map_err(refused)?;
         let origin = Origin::of(&url).ok_or_else(|| configuration("the URL's host is no name for a certificate"))?;
         let signer = Signer::of(webhook)?;
-        let token = TokenAuth::of(webhook)?;
-        let headers = template(&url, &settings.headers, signer.is_some(), token.as_ref())?;
+        let credentials = Credentials::of(webhook, network)?;
+        let headers = template(&url, &settings.headers, signer.is_some(), credentials.as_ref())?;
         Ok(Self {
             network: Arc::clone(network),
             origin,
@@ -74,7 +80,7 @@ impl Endpoint {
             target: target(&url)?,
             headers,
             signer,
-            token,
+            credentials,
             timeout: Duration::from_secs(u64::from(settings.timeout_seconds)),
         })
     }
@@ -84,40 +90,75 @@ impl Endpoint {
         let at = clock.now();
         let started = Instant::now();
         let deadline = started + self.timeout;
-        let draft = match self.draft(&post, at) {
-            Ok(draft) => draft,
+        let (response, sender) = match self.attempt(&post, at, deadline).await {
+            Ok(exchanged) => exchanged,
             Err(error) => return Reply::failed(at, started.elapsed(), error),
         };
-        let (response, sender) = match timeout_at(deadline, self.exchange(&draft)).await {
-            Ok(Ok(exchanged)) => exchanged,
-            Ok(Err(error)) => return Reply::failed(at, started.elapsed(), error),
-            Err(_) => return Reply::failed(at, started.elapsed(), self.no_answer()),
-        };
         let head = Head::of(response.status(), response.headers(), || clock.now());
-        let excerpt = self.finish(response.into_body(), sender, deadline).await;
-        Reply::answered(at, started.elapsed(), &head, excerpt)
+        let (excerpt, end) = self.finish(response.into_body(), sender, deadline).await;
+        let mut reply = Reply::answered(at, started.elapsed(), &head, excerpt);
+        if let (BodyEnd::Late, Some(error)) = (end, &mut reply.attempt.error) {
+            error.message.push_str(&format!("; its body was not finished within {} s", self.timeout.as_secs()));
+        }
+        reply
     }
 
-    fn no_answer(&self) -> AttemptError {
-        attempt_error(AttemptErrorKind::Timeout, format!("no answer within {} s", self.timeout.as_secs()))
+    /// Sends, and once more with another access token where the endpoint refuses the one that it was sent.
+    async fn attempt(&self, post: &Post<'_>, at: Timestamp, deadline: Instant) -> Result<Exchanged, AttemptError> {
+        let mut draft = self.draft(post, at)?;
+        draft.pass = self.pass(at, deadline).await?;
+        let (response, sender) = self.send(&draft, deadline).await?;
+        let refused = draft.pass.take().filter(|_| response.status() == StatusCode::UNAUTHORIZED);
+        let can_renew = |pass: &Pass| self.credentials.as_ref().is_some_and(|credentials| credentials.can_renew(pass));
+        if !refused.as_ref().is_some_and(can_renew) {
+            return Ok((response, sender));
+        }
+        self.finish(response.into_body(), sender, deadline.min(Instant::now() + MAX_REFUSAL_TIME)).await;
+        draft.pass = self.pass(at, deadline).await?;
+        self.send(&draft, deadline).await
+    }
+
+    async fn pass(&self, at: Timestamp, deadline: Instant) -> Result<Option<Pass>, AttemptError> {
+        match &self.credentials {
+            Some(credentials) => credentials.pass(at, deadline).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn send(&self, draft: &Draft<'_>, deadline: Instant) -> Result<Exchanged, AttemptError> {
+        timeout_at(deadline, self.exchange(draft, deadline)).await.unwrap_or_else(|_| Err(self.no("answer")))
+    }
+
+    fn no(&self, what: &str) -> AttemptError {
+        attempt_error(AttemptErrorKind::Timeout, format!("no {what} within {} s", self.timeout.as_secs()))
+    }
+
+    async fn open(&self, deadline: Instant) -> Result<Sender, AttemptError> {
+        let opened = timeout_at(deadline, open(&self.network, &self.origin, self.timeout)).await;
+        opened.unwrap_or_else(|_| Err(self.no("connection (name, TCP and TLS together)")))
     }
 
     /// Reads what is wanted of the body. A connection whose answer is at its end is kept, any other closed by dropping
     /// both of its halves.
-    async fn finish(&self, mut body: Incoming, sender: Sender, deadline: Instant) -> Option<String> {
+    async fn finish(&self, mut body: Incoming, sender: Sender, deadline: Instant) -> (Option<String>, BodyEnd) {
         if body.is_end_stream() {
             self.pool.put(sender);
-            return None;
+            return (None, BodyEnd::Read);
         }
         let mut excerpt = Vec::new();
-        if timeout_at(deadline, read_body(&mut body, &mut excerpt)).await == Ok(true) {
-            self.pool.put(sender);
-        }
-        excerpt_text(&excerpt)
+        let end = match timeout_at(deadline, read_body(&mut body, &mut excerpt)).await {
+            Ok(true) => {
+                self.pool.put(sender);
+                BodyEnd::Read
+            }
+            Ok(false) => BodyEnd::CutOff,
+            Err(_) => BodyEnd::Late,
+        };
+        (excerpt_text(&excerpt), end)
     }
 
     /// Sends on an idle connection while there is one that works, else on a new one.
-    async fn exchange(&self, draft: &Draft<'_>) -> Result<(Response<Incoming>, Sender), AttemptError> {
+    async fn exchange(&self, draft: &Draft<'_>, deadline: Instant) -> Result<Exchanged, AttemptError> {
         let mut request = draft.request();
         while let Some(mut sender) = self.pool.take() {
             if sender.ready().await.is_err() {
@@ -138,7 +179,7 @@ impl Endpoint {
                 None => return Err(exchange_error(failed.error())),
             }
         }
-        let mut sender = open(&self.network, &self.origin, self.timeout).await?;
+        let mut sender = self.open(deadline).await?;
         match sender.send_request(request).await {
             Ok(response) => Ok((response, sender)),
             Err(error) => Err(exchange_error(&error)),
@@ -147,17 +188,13 @@ impl Endpoint {
 
     fn draft<'a>(&'a self, post: &'a Post<'_>, at: Timestamp) -> Result<Draft<'a>, AttemptError> {
         let signature = self.signer.as_ref().map(|signer| signer.sign(post.id, at, &post.body)).transpose()?;
-        let token = match &self.token {
-            Some(token) => Some((token.header(), token.value(at)?)),
-            None => None,
-        };
         Ok(Draft {
             endpoint: self,
             post,
             id: HeaderValue::try_from(post.id).map_err(|_| configuration("webhook-id is no header value"))?,
             timestamp: HeaderValue::from(at.seconds()),
             signature,
-            token,
+            pass: None,
             marks: post.marks.iter().map(|(name, value)| header(name, value)).collect::<Result<_, _>>()?,
         })
     }
@@ -169,6 +206,16 @@ impl std::fmt::Debug for Endpoint {
     }
 }
 
+/// How the body of an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum BodyEnd {
+    Read,
+    /// Too long, or broken off.
+    CutOff,
+    /// Not within the time of the attempt.
+    Late,
+}
+
 /// What an attempt says, however often its connection makes it say so.
 struct Draft<'a> {
     endpoint: &'a Endpoint,
@@ -176,7 +223,7 @@ struct Draft<'a> {
     id: HeaderValue,
     timestamp: HeaderValue,
     signature: Option<HeaderValue>,
-    token: Option<(&'a HeaderName, HeaderValue)>,
+    pass: Option<Pass>,
     marks: Vec<(HeaderName, HeaderValue)>,
 }
 
@@ -192,8 +239,8 @@ impl Draft<'_> {
         if let Some(signature) = &self.signature {
             headers.insert(WEBHOOK_SIGNATURE, signature.clone());
         }
-        if let Some((name, value)) = &self.token {
-            headers.insert(*name, value.clone());
+        if let (Some(credentials), Some(pass)) = (&self.endpoint.credentials, &self.pass) {
+            headers.insert(credentials.header(), pass.value.clone());
         }
         for (name, value) in &self.marks {
             headers.insert(name.clone(), value.clone());
@@ -206,7 +253,7 @@ fn template(
     url: &Url,
     parameters: &[HeaderParameter],
     signed: bool,
-    token: Option<&TokenAuth>,
+    credentials: Option<&Credentials>,
 ) -> Result<HeaderMap, AttemptError> {
     let mut headers = HeaderMap::with_capacity(parameters.len() + 8);
     headers.insert(HOST, host(url)?);
@@ -223,8 +270,8 @@ fn template(
         value.set_sensitive(parameter.secret);
         headers.insert(name, value);
     }
-    if let Some(token) = token {
-        headers.insert(token.header().clone(), PLACE);
+    if let Some(credentials) = credentials {
+        headers.insert(credentials.header().clone(), PLACE);
     }
     Ok(headers)
 }
@@ -236,7 +283,7 @@ fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), AttemptE
     }
 }
 
-fn host(url: &Url) -> Result<HeaderValue, AttemptError> {
+pub(super) fn host(url: &Url) -> Result<HeaderValue, AttemptError> {
     let host = url.host_str().unwrap_or_default();
     let text = match url.port() {
         Some(port) => format!("{host}:{port}"),
@@ -245,7 +292,7 @@ fn host(url: &Url) -> Result<HeaderValue, AttemptError> {
     HeaderValue::try_from(text).map_err(|_| configuration("the URL's host is no header value"))
 }
 
-fn target(url: &Url) -> Result<Uri, AttemptError> {
+pub(super) fn target(url: &Url) -> Result<Uri, AttemptError> {
     let text = match url.query() {
         Some(query) => format!("{}?{query}", url.path()),
         None => url.path().to_owned(),

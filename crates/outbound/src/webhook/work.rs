@@ -1,16 +1,19 @@
 //! Webhook deliveries as work for the driver.
 
+use super::circuit::sign;
+use super::limits::limits;
 use super::{Endpoint, Network, Post, Reply, Verdict};
-use crate::driver::{Limits, Rows, Stepped, Work};
+use crate::driver::{Limits, Rows, Stepped, Turn, Work, Written};
 use crate::engine::Tally;
-use async_trait::async_trait;
 use bytes::Bytes;
+use model::circuit::LONGEST_PAUSE;
 use model::clock::{Clock, Entropy, Timestamp};
-use model::delivery::{AttemptDecision, AttemptError, DueDelivery};
+use model::delivery::{AttemptDecision, AttemptError, AttemptErrorKind, DueDelivery};
+use model::feedback::FeedbackEvent;
 use model::ids::{SandboxId, Shard};
 use model::retry::RetryDecision;
 use model::webhook::Webhook;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use store::work::{Due, Finish, Finished, Lease};
 use store::{Store, StoreError};
@@ -31,19 +34,50 @@ pub struct WebhookWork {
 /// When a row could not be worked on, the store is looked at again after this.
 pub(crate) const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
+/// A row that was never tried, because the endpoint was left alone, is given this much longer.
+const GRACE: Duration = LONGEST_PAUSE;
+
+/// After a 410 nothing more goes out until it is written down and the webhook read anew.
+const GONE_PAUSE: Duration = Duration::from_secs(1);
+
 /// A webhook with its connections. A webhook whose settings do not work has the reason instead.
 #[derive(Debug)]
 pub struct WebhookTarget {
     webhook: Webhook,
     endpoint: Result<Endpoint, AttemptError>,
+    /// What kept the last attempt from succeeding that did not.
+    trouble: Mutex<Option<AttemptError>>,
 }
 
-#[async_trait]
+impl WebhookTarget {
+    /// When the delivery is given up, on the clock that stands still while the webhook is held.
+    fn end_of(&self, row: &DueDelivery) -> Timestamp {
+        row.first_due + Duration::from_secs(u64::from(self.webhook.settings.retry.give_up_after_seconds))
+    }
+
+    fn note_trouble(&self, error: &AttemptError) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.clone());
+    }
+
+    /// Why a delivery is given up whose time ran out while the endpoint was left alone.
+    fn given_up(&self) -> AttemptError {
+        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (kind, last) = trouble.map_or((AttemptErrorKind::Connect, String::new()), |error| {
+            (error.kind, format!("; what it said last: {}", error.message))
+        });
+        AttemptError {
+            kind,
+            message: format!("given up without another try: the time is up, and the endpoint keeps failing{last}"),
+        }
+    }
+}
+
 impl Work for WebhookWork {
     type Queue = SandboxId;
     type Row = DueDelivery;
     type Key = i64;
     type Target = WebhookTarget;
+    type Done = Finish;
 
     fn key(row: &DueDelivery) -> i64 {
         row.sequence
@@ -57,12 +91,22 @@ impl Work for WebhookWork {
         false
     }
 
+    fn bytes(row: &DueDelivery) -> usize {
+        // Tenant and execution are shared. The reason of a failure is the one text that can be long.
+        let event = &row.event;
+        let recipient = &event.recipient;
+        let reason = event.outcome.verdict.failure().map_or(0, |failure| failure.reason.len());
+        let address = recipient.address.as_ref().map_or(0, String::len);
+        size_of::<DueDelivery>() + size_of::<FeedbackEvent>() + 256 + recipient.user_id.len() + address + reason
+    }
+
     fn limits(target: &WebhookTarget) -> Limits {
-        let settings = &target.webhook.settings;
-        Limits {
-            concurrency: usize::try_from(settings.max_concurrency).unwrap_or(1),
-            per_second: settings.max_per_second,
-        }
+        limits(&target.webhook.settings)
+    }
+
+    fn ends_alone(target: &WebhookTarget, row: &DueDelivery, now: Timestamp) -> bool {
+        let grace = if row.failures == 0 { GRACE } else { Duration::ZERO };
+        target.end_of(row) + grace <= target.webhook.active_time(now)
     }
 
     async fn queues(&self) -> store::Result<Vec<Due<SandboxId>>> {
@@ -80,14 +124,24 @@ impl Work for WebhookWork {
         };
         let shard = Shard::of(&webhook.ims_org, queue);
         let endpoint = Endpoint::new(&webhook, &self.network);
-        Ok(Some((Arc::new(WebhookTarget { webhook, endpoint }), shard)))
+        Ok(Some((Arc::new(WebhookTarget { webhook, endpoint, trouble: Mutex::default() }), shard)))
     }
 
-    async fn step(&self, target: &WebhookTarget, row: DueDelivery, lease: Lease) -> Stepped<DueDelivery> {
-        let reply = self.attempt(target, &row).await;
+    async fn step(&self, target: &WebhookTarget, row: DueDelivery, turn: Turn, lease: Lease) -> Stepped<Finish> {
+        let reply = match turn {
+            Turn::Try => self.attempt(target, &row).await,
+            Turn::End => Reply::failed(self.clock.now(), Duration::ZERO, target.given_up()),
+        };
         let now = self.clock.now();
-        let (decision, pause_until) = self.decide(&target.webhook, &row, &reply, now);
+        let (decision, pause_until) = match turn {
+            Turn::Try => self.decide(&target.webhook, &row, &reply, now),
+            Turn::End => (AttemptDecision::Exhausted, None),
+        };
+        if let (Turn::Try, Some(error)) = (turn, &reply.attempt.error) {
+            target.note_trouble(error);
+        }
         self.tally.delivered(decision);
+        let (sign, took) = (sign(&reply), Duration::from_millis(reply.attempt.duration_ms.into()));
         let finish = Finish {
             sandbox: row.event.tenant.sandbox_id,
             sequence: row.sequence,
@@ -97,18 +151,26 @@ impl Work for WebhookWork {
             decision,
             now,
         };
-        let Some(finished) = self.finish(finish).await else {
-            return Stepped::default();
-        };
-        Stepped {
-            again_at: match decision {
-                AttemptDecision::RetryAt(at) => Some(at),
-                _ => None,
-            },
-            follows: finished.promoted,
-            changed: decision == AttemptDecision::Gone,
-            pause_until,
-        }
+        Stepped { done: Ok(finish), sign, took, pause_until }
+    }
+
+    async fn write(&self, done: Vec<Finish>) -> Vec<Written<DueDelivery>> {
+        let decisions: Vec<_> = done.iter().map(|finish| finish.decision).collect();
+        let finished = persist(&self.abandon, || self.store.finish(done.clone())).await;
+        let finished = finished.unwrap_or_default().into_iter();
+        // What was not done changed nothing: the delivery was cancelled meanwhile, or the shard is another node's.
+        decisions.into_iter().zip(finished).filter(|(_, finished)| finished.done).map(written).collect()
+    }
+}
+
+fn written((decision, finished): (AttemptDecision, Finished)) -> Written<DueDelivery> {
+    Written {
+        again_at: match decision {
+            AttemptDecision::RetryAt(at) => Some(at),
+            _ => None,
+        },
+        follows: finished.promoted,
+        changed: decision == AttemptDecision::Gone,
     }
 }
 
@@ -134,7 +196,7 @@ impl WebhookWork {
     ) -> (AttemptDecision, Option<Timestamp>) {
         let retry_after = match reply.verdict {
             Verdict::Succeeded => return (AttemptDecision::Succeeded, None),
-            Verdict::Gone => return (AttemptDecision::Gone, None),
+            Verdict::Gone => return (AttemptDecision::Gone, Some(now + GONE_PAUSE)),
             Verdict::Failed { retry_after } => retry_after,
         };
         // Deadlines stand on the webhook's own clock, which does not run while it is held.
@@ -146,12 +208,6 @@ impl WebhookWork {
             RetryDecision::GiveUp => AttemptDecision::Exhausted,
         };
         (decision, retry_after.map(|pause| now + pause))
-    }
-
-    /// Writes the attempt down, however long the store is away; none: the program ends first, or it counted for nothing.
-    async fn finish(&self, finish: Finish) -> Option<Finished> {
-        let finished = persist(&self.abandon, || self.store.finish(vec![finish.clone()])).await?;
-        finished.into_iter().next().filter(|finished| finished.done)
     }
 }
 

@@ -5,6 +5,7 @@
 mod answers;
 mod connections;
 mod guard;
+mod oauth2;
 mod receiver;
 mod requests;
 
@@ -106,7 +107,7 @@ fn webhook(url: &str, more: Value) -> Webhook {
     let mut settings = json!({"name": "n", "channels": ["email"], "url": url, "timeoutSeconds": 10});
     settings.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     let secret = Secret::new(signing_secret().reveal());
-    let signing = SigningSecretEntry { secret: Some(secret), name: "a".to_owned(), expires_at: None };
+    let signing = SigningSecretEntry { secret: Some(secret), name: "a".to_owned(), public_key: None, expires_at: None };
     Webhook {
         id: WebhookId::new(NOW, &Sevens),
         ims_org: "acme@EsitoOrg".to_owned(),

@@ -1,6 +1,7 @@
 //! Tests of the whole, in process.
 
 mod house;
+mod webhook_proofs;
 
 use house::{House, PROD};
 use http::{Method, header};

@@ -84,10 +84,11 @@ async fn change(
     action: &str,
     apply: impl FnOnce(&mut Webhook),
 ) -> Result<Tagged<WebhookRead>, Problem> {
-    let mut webhook = api.webhook_to_change(scope, id, if_match, api.clock.now()).await?;
+    let now = api.clock.now();
+    let mut webhook = api.webhook_to_change(scope, id, if_match, now).await?;
     apply(&mut webhook);
     api.save_webhook(scope, &mut webhook, if_match, action).await?;
-    Ok(Tagged::ok(webhook.stamps.revision, WebhookRead::of(&webhook)))
+    Ok(Tagged::ok(webhook.stamps.revision, WebhookRead::of(&webhook, now)))
 }
 
 /// Enables a webhook, also one whose endpoint answered 410: what was held goes out.
@@ -161,18 +162,17 @@ async fn drain(
 ) -> Result<Json<Drained>, Problem> {
     let webhook = api.store.webhook(scope.sandbox.id, id).await?;
     let now = api.clock.now();
-    let audit = scope.audit(&api, now, "feedback-webhook.drain", id, &WebhookRead::of(&webhook));
+    let audit = scope.audit(&api, now, "feedback-webhook.drain", id, &WebhookRead::of(&webhook, now));
     let deliveries = api.store.drain_webhook(scope.sandbox.id, now, audit).await?;
-    api.wake.hint(Hint::Webhook(scope.sandbox.id));
-    api.wake.hint(Hint::Deliveries { sandbox: scope.sandbox.id, due: Vec::new() });
+    api.wake.hint(Hint::Drain(scope.sandbox.id));
     Ok(Json(Drained { deliveries }))
 }
 
-/// Makes a new signing secret. The former one signs beside it for a while.
+/// Makes a new signing secret, or a new key pair where `signing` is `v1a`. The former one signs beside it for a while.
 #[utoipa::path(post, path = "/v1/feedback-webhooks/{id}/rotate-secret", operation_id = "rotateFeedbackWebhookSecret", tag = "feedback-webhooks",
     params(SandboxHeaders, IfMatchHeader, ("id" = WebhookId, Path, description = "The webhook's id.")),
     request_body = Option<RotationRequest>,
-    responses((status = 200, body = WebhookWithSecret, description = "The webhook with its new secret: shown this once."),
+    responses((status = 200, body = WebhookWithSecret, description = "The webhook with its new secret, shown this once, or its new public key."),
         (status = 412, body = ProblemDocument, content_type = "application/problem+json", description = "It was changed meanwhile.")))]
 async fn rotate_secret(
     State(api): State<Arc<Api>>,
@@ -184,12 +184,12 @@ async fn rotate_secret(
     let now = api.clock.now();
     let rotation = api.rotation(now, request.overlap()?);
     let mut webhook = api.webhook_to_change(&scope, id, &if_match, now).await?;
-    let secret = webhook_keys::add_signing_secret(&mut webhook, &rotation);
+    let secret = webhook_keys::add_signing_key(&mut webhook, &rotation)?;
     api.save_webhook(&scope, &mut webhook, &if_match, "feedback-webhook.rotate-secret").await?;
-    Ok(Tagged::ok(webhook.stamps.revision, WebhookWithSecret::of(&webhook, secret)))
+    Ok(Tagged::ok(webhook.stamps.revision, WebhookWithSecret::of(&webhook, secret, now)))
 }
 
-/// Makes a new key pair for the webhook's tokens, where Esito made the present one. The former public key stays at
+/// Makes a new key pair for the webhook's tokens or assertions, where Esito made the present one. The former public key stays at
 /// `/.well-known/jwks.json` for a while.
 #[utoipa::path(post, path = "/v1/feedback-webhooks/{id}/rotate-key", operation_id = "rotateFeedbackWebhookKey", tag = "feedback-webhooks",
     params(SandboxHeaders, IfMatchHeader, ("id" = WebhookId, Path, description = "The webhook's id.")),
@@ -209,5 +209,5 @@ async fn rotate_key(
     let mut webhook = api.webhook_to_change(&scope, id, &if_match, now).await?;
     webhook_keys::rotate_key_pair(&mut webhook, &rotation).await?;
     api.save_webhook(&scope, &mut webhook, &if_match, "feedback-webhook.rotate-key").await?;
-    Ok(Tagged::ok(webhook.stamps.revision, WebhookRead::of(&webhook)))
+    Ok(Tagged::ok(webhook.stamps.revision, WebhookRead::of(&webhook, now)))
 }

@@ -1,4 +1,5 @@
-//! The keys of a webhook: its signing secrets and the key pairs of its JWT, kept in step with its settings.
+//! The keys of a webhook: its signing secrets or key pairs, and the key pairs of its JWT or its assertions at a token
+//! endpoint, kept in step with its settings.
 //!
 //! The current key of each kind comes first; former ones follow and are dropped once their time is over. A former key
 //! pair keeps its public half only: it is still published, never used again.
@@ -6,14 +7,14 @@
 use super::problem::Problem;
 use model::clock::{Entropy, Timestamp};
 use model::secret::Secret;
-use model::webhook::{JwtAlgorithm, JwtKey, SigningSecretEntry, Webhook, WebhookKeys};
+use model::webhook::{JwtAlgorithm, JwtKey, Signing, SigningSecretEntry, Webhook, WebhookKeys};
 use secrecy::SecretString;
 use std::time::Duration;
 use wire::jwt::{SigningKey, generate_private_pem};
-use wire::standard_webhooks::SigningSecret;
+use wire::standard_webhooks::{SigningKeyPair, SigningSecret};
 
-/// The most signing secrets at a time: each makes the signature header longer.
-const MAX_SIGNING_SECRETS: usize = 5;
+/// The most signing keys at a time: each makes the signature header longer.
+const MAX_SIGNING_KEYS: usize = 5;
 
 /// What a change of keys depends on besides the webhook.
 #[derive(Clone, Copy, Debug)]
@@ -26,11 +27,34 @@ pub struct Rotation<'a> {
     pub entropy: &'a dyn Entropy,
 }
 
-/// A new signing secret, shown once. Former ones sign beside it until their time is over.
-pub fn add_signing_secret(webhook: &mut Webhook, rotation: &Rotation<'_>) -> String {
+/// Brings the signing keys in step with the settings: where the scheme has changed, a new key, and the former ones sign
+/// beside it for a while. A secret is returned to be shown this once.
+pub fn align_signing_key(webhook: &mut Webhook, rotation: &Rotation<'_>) -> Result<Option<String>, Problem> {
+    let current = webhook.keys.signing.first().filter(|key| key.expires_at.is_none());
+    let fits = current.is_some_and(|key| match webhook.settings.signing {
+        Signing::V1 => key.public_key.is_none(),
+        Signing::V1a => key.public_key.is_some(),
+        Signing::None => true,
+    });
+    if fits { Ok(None) } else { add_signing_key(webhook, rotation) }
+}
+
+/// A new signing key of the scheme that is set. Former ones sign beside it until their time is over. A secret is
+/// returned to be shown this once.
+pub fn add_signing_key(webhook: &mut Webhook, rotation: &Rotation<'_>) -> Result<Option<String>, Problem> {
     let mut bytes = [0; 32];
     rotation.entropy.fill(&mut bytes);
+    if webhook.settings.signing == Signing::V1a {
+        let pair = SigningKeyPair::generate_from(bytes).map_err(|_| Problem::Internal)?;
+        insert_signing_key(webhook, pair.reveal(), Some(pair.public_key().to_string()), rotation);
+        return Ok(None);
+    }
     let secret = SigningSecret::generate_from(bytes).reveal();
+    insert_signing_key(webhook, secret.clone(), None, rotation);
+    Ok(Some(secret))
+}
+
+fn insert_signing_key(webhook: &mut Webhook, secret: String, public_key: Option<String>, rotation: &Rotation<'_>) {
     // The revision rises with every change, so the name is new.
     let name = format!("s{}", webhook.stamps.revision);
     let signing = &mut webhook.keys.signing;
@@ -38,9 +62,8 @@ pub fn add_signing_secret(webhook: &mut Webhook, rotation: &Rotation<'_>) -> Str
         former.expires_at.get_or_insert(rotation.now + rotation.overlap);
     }
     signing.retain(|former| is_good(former.expires_at, rotation.now));
-    signing.insert(0, SigningSecretEntry { secret: Some(Secret::new(secret.as_str())), name, expires_at: None });
-    signing.truncate(MAX_SIGNING_SECRETS);
-    secret
+    signing.insert(0, SigningSecretEntry { secret: Some(Secret::new(secret)), name, public_key, expires_at: None });
+    signing.truncate(MAX_SIGNING_KEYS);
 }
 
 /// Brings the key pairs in step with the settings: makes, replaces or retires the current one.
@@ -246,14 +269,55 @@ mod tests {
         let entropy = Counting(0.into());
         let rotation = Rotation { now: Timestamp(1_000), overlap: Duration::from_secs(60), entropy: &entropy };
         let mut hook = webhook(json!({"type": "none"}));
-        let first = add_signing_secret(&mut hook, &rotation);
+        let first = add_signing_key(&mut hook, &rotation).unwrap().unwrap();
         hook.stamps.touch(rotation.now, "k");
-        let second = add_signing_secret(&mut hook, &rotation);
+        let second = add_signing_key(&mut hook, &rotation).unwrap().unwrap();
         assert!(first.starts_with("whsec_") && first != second);
         let ends: Vec<_> = hook.keys.signing.iter().map(|entry| (entry.name.as_str(), entry.expires_at)).collect();
         assert_eq!(ends, [("s2", None), ("s1", Some(Timestamp(61_000)))]);
         hook.stamps.touch(rotation.now, "k");
-        add_signing_secret(&mut hook, &Rotation { overlap: Duration::ZERO, ..rotation });
+        add_signing_key(&mut hook, &Rotation { overlap: Duration::ZERO, ..rotation }).unwrap();
         assert_eq!(hook.keys.signing.len(), 2, "s2 ended at once, s1 has its time");
+    }
+
+    #[test]
+    fn signing_keys_follow_the_scheme() {
+        let entropy = Counting(0.into());
+        let rotation = Rotation { now: Timestamp(1_000), overlap: Duration::from_secs(60), entropy: &entropy };
+        let mut hook = webhook(json!({"type": "none"}));
+        let mut set = |signing: Signing| {
+            hook.settings.signing = signing;
+            hook.stamps.touch(rotation.now, "k");
+            let shown = align_signing_key(&mut hook, &rotation).unwrap();
+            let keys = hook.keys.signing.iter().map(|key| (key.public_key.is_some(), key.expires_at.is_none()));
+            (shown.map(|secret| secret[..6].to_owned()), keys.collect::<Vec<_>>())
+        };
+        let whsec = Some("whsec_".to_owned());
+        assert_eq!(set(Signing::V1), (whsec.clone(), vec![(false, true)]));
+        assert_eq!(set(Signing::V1), (None, vec![(false, true)]));
+        assert_eq!(set(Signing::V1a), (None, vec![(true, true), (false, false)]), "the private half is never shown");
+        assert_eq!(set(Signing::None), (None, vec![(true, true), (false, false)]));
+        assert_eq!(set(Signing::V1), (whsec, vec![(false, true), (true, false), (false, false)]));
+        let pair = SigningKeyPair::parse(hook.keys.signing[1].secret.as_ref().unwrap().expose()).unwrap();
+        assert_eq!(hook.keys.signing[1].public_key, Some(pair.public_key().to_string()));
+    }
+
+    #[tokio::test]
+    async fn assertions_have_a_key_pair_like_tokens() {
+        let entropy = Counting(0.into());
+        let rotation = Rotation { now: Timestamp(1_000), overlap: Duration::from_secs(60), entropy: &entropy };
+        let oauth2 = |method: &str, more: Value| {
+            let mut all =
+                json!({"type": "oauth2", "tokenUrl": "https://t.example/", "clientId": "c", "method": method});
+            all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            all
+        };
+        let mut hook = webhook(oauth2("jwt_bearer", json!({"algorithm": "ES256", "keyId": "k"})));
+        align_key_pair(&mut hook, &rotation).await.unwrap();
+        hook.stamps.touch(rotation.now, "k");
+        rotate_key_pair(&mut hook, &rotation).await.unwrap();
+        assert_eq!(key_ids(&hook), [("k-2".to_owned(), true), ("k".to_owned(), false)]);
+        let secret = oauth2("client_credentials", json!({"clientSecret": "s"}));
+        assert_eq!(edit(&mut hook, secret, &rotation).await, [("k-2".to_owned(), false), ("k".to_owned(), false)]);
     }
 }

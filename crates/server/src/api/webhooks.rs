@@ -45,25 +45,50 @@ pub struct WebhookRead {
     state: WebhookState,
     /// Why, where they do not or attempts fail.
     state_reason: Option<String>,
+    /// The public key of the Standard Webhooks signature, where `signing` is `v1a`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "whpk_1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4=")]
+    signing_public_key: Option<String>,
+    /// Former public keys whose private halves still sign beside the present one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    former_signing_public_keys: Vec<FormerPublicKey>,
     #[serde(flatten)]
     stamps: Stamps,
 }
 
-/// A feedback webhook with the secret that Esito made for its signatures.
+/// A public key that has a successor.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FormerPublicKey {
+    /// The key.
+    public_key: String,
+    /// Until when it is good.
+    expires_at: Timestamp,
+}
+
+/// A feedback webhook with the secret that Esito made for its signatures, where it has made one.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WebhookWithSecret {
     #[serde(flatten)]
     webhook: WebhookRead,
-    /// The secret of the Standard Webhooks signature: shown this once.
+    /// The new secret of the Standard Webhooks signature: shown this once. None where there is no new one, and for
+    /// `v1a`, whose key pair shows its public half only.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo=")]
-    signing_secret: String,
+    signing_secret: Option<String>,
 }
 
 impl WebhookRead {
-    /// The webhook as it is read; its secrets show only that they are set.
-    pub fn of(webhook: &Webhook) -> Self {
+    /// The webhook as it is read at `now`; its secrets show only that they are set.
+    pub fn of(webhook: &Webhook, now: Timestamp) -> Self {
         let (state, state_reason) = webhook.state();
+        let pairs = || webhook.keys.signing.iter().filter_map(|key| Some((key.public_key.clone()?, key.expires_at)));
+        let current = pairs().find(|(_, expires_at)| expires_at.is_none());
+        let former = pairs().filter_map(|(public_key, expires_at)| {
+            let expires_at = expires_at.filter(|end| now < *end)?;
+            Some(FormerPublicKey { public_key, expires_at })
+        });
         Self {
             id: webhook.id,
             ims_org: webhook.ims_org.clone(),
@@ -71,21 +96,31 @@ impl WebhookRead {
             settings: webhook.settings.clone(),
             state,
             state_reason,
+            signing_public_key: current.map(|(public_key, _)| public_key),
+            former_signing_public_keys: former.collect(),
             stamps: webhook.stamps.clone(),
         }
     }
 }
 
 impl WebhookWithSecret {
-    /// The webhook with a new secret.
-    pub fn of(webhook: &Webhook, signing_secret: String) -> Self {
-        Self { webhook: WebhookRead::of(webhook), signing_secret }
+    /// The webhook as it is read at `now`, with a new secret where there is one.
+    pub fn of(webhook: &Webhook, signing_secret: Option<String>, now: Timestamp) -> Self {
+        Self { webhook: WebhookRead::of(webhook, now), signing_secret }
     }
 }
 
 impl Input for WebhookSettings {
-    const READ_ONLY: &'static [&'static str] =
-        read_only!("id", "imsOrg", "sandbox", "state", "stateReason", "signingSecret");
+    const READ_ONLY: &'static [&'static str] = read_only!(
+        "id",
+        "imsOrg",
+        "sandbox",
+        "state",
+        "stateReason",
+        "signingSecret",
+        "signingPublicKey",
+        "formerSigningPublicKeys"
+    );
 }
 
 /// What the handlers of this resource share.
@@ -114,7 +149,7 @@ impl Api {
     ) -> Result<(), Problem> {
         let now = webhook.stamps.modified_at;
         webhook.note_hold(now);
-        let audit = scope.audit(self, now, action, webhook.id, &WebhookRead::of(webhook));
+        let audit = scope.audit(self, now, action, webhook.id, &WebhookRead::of(webhook, now));
         let stored = self.store.update_webhook(webhook.clone(), audit).await;
         stored.map_err(|error| changed(error, if_match))?;
         self.webhook_changed(scope.sandbox.id);
@@ -131,6 +166,11 @@ impl Api {
         settings.check(&mut faults);
         if let Err(why) = self.outside.check_url(&settings.url).await {
             faults.add("$.url", why);
+        }
+        if let Some(token_url) = &settings.authentication.token_url
+            && let Err(why) = self.outside.check_url(token_url).await
+        {
+            faults.add("$.authentication.tokenUrl", why);
         }
         Ok(faults.into_result()?)
     }
@@ -158,7 +198,7 @@ pub(super) fn changed(error: StoreError, if_match: &IfMatch) -> Problem {
         "authentication": {"type": "jwt", "algorithm": "ES256", "issuer": "esito", "audience": "hooks"},
         "headers": [{"name": "x-team", "value": "orders"}]})),
     responses(
-        (status = 201, body = WebhookWithSecret, description = "The webhook, with its signing secret: shown this once."),
+        (status = 201, body = WebhookWithSecret, description = "The webhook, with its signing secret (none for `v1a`): shown this once."),
         (status = 409, body = ProblemDocument, content_type = "application/problem+json", description = "The sandbox already has a webhook, which the problem names.")))]
 async fn create(
     State(api): State<Arc<Api>>,
@@ -173,11 +213,11 @@ async fn create(
     let now = api.clock.now();
     let mut webhook = new_webhook(&api, &scope, settings, now);
     let rotation = api.rotation(now, None);
-    let secret = webhook_keys::add_signing_secret(&mut webhook, &rotation);
+    let secret = webhook_keys::align_signing_key(&mut webhook, &rotation)?;
     webhook_keys::align_key_pair(&mut webhook, &rotation).await?;
     webhook.note_hold(now);
-    let audit = scope.audit(&api, now, "feedback-webhook.create", webhook.id, &WebhookRead::of(&webhook));
-    let answer = WebhookWithSecret::of(&webhook, secret);
+    let audit = scope.audit(&api, now, "feedback-webhook.create", webhook.id, &WebhookRead::of(&webhook, now));
+    let answer = WebhookWithSecret::of(&webhook, secret, now);
     let revision = webhook.stamps.revision;
     api.store.create_webhook(webhook, audit).await?;
     api.webhook_changed(scope.sandbox.id);
@@ -251,7 +291,8 @@ async fn list(
 ) -> Result<axum::Json<List<WebhookRead>>, Problem> {
     let page = page(query.limit, query.cursor)?;
     let listed = api.store.webhooks(sandboxes, page).await?;
-    Ok(List::of(listed, |webhook| WebhookRead::of(&webhook)))
+    let now = api.clock.now();
+    Ok(List::of(listed, |webhook| WebhookRead::of(&webhook, now)))
 }
 
 /// Reads a webhook.
@@ -264,14 +305,14 @@ async fn read(
     Id(id): Id<WebhookId>,
 ) -> Result<Tagged<WebhookRead>, Problem> {
     let webhook = api.store.webhook(scope.sandbox.id, id).await?;
-    Ok(Tagged::ok(webhook.stamps.revision, WebhookRead::of(&webhook)))
+    Ok(Tagged::ok(webhook.stamps.revision, WebhookRead::of(&webhook, api.clock.now())))
 }
 
 /// Replaces a webhook's settings: an omitted field takes its default, an omitted secret stays.
 #[utoipa::path(put, path = "/v1/feedback-webhooks/{id}", operation_id = "replaceFeedbackWebhook", tag = "feedback-webhooks",
     params(SandboxHeaders, IfMatchHeader, ("id" = WebhookId, Path, description = "The webhook's id.")),
     request_body = WebhookSettings,
-    responses((status = 200, body = WebhookRead, description = "The webhook as it is now."),
+    responses((status = 200, body = WebhookWithSecret, description = "The webhook as it is now, with a signing secret where the change of `signing` made one."),
         (status = 412, body = ProblemDocument, content_type = "application/problem+json", description = "It was changed meanwhile.")))]
 async fn replace(
     State(api): State<Arc<Api>>,
@@ -279,16 +320,18 @@ async fn replace(
     Id(id): Id<WebhookId>,
     if_match: IfMatch,
     Json(mut settings): Json<WebhookSettings>,
-) -> Result<Tagged<WebhookRead>, Problem> {
+) -> Result<Tagged<WebhookWithSecret>, Problem> {
     let now = api.clock.now();
     let mut webhook = api.webhook_to_change(&scope, id, &if_match, now).await?;
     check_still_secret(&webhook.settings, &settings)?;
     settings.fill_secrets(&webhook.settings.take_secrets());
     api.check_webhook(&settings).await?;
     webhook.settings = settings;
-    webhook_keys::align_key_pair(&mut webhook, &api.rotation(now, None)).await?;
+    let rotation = api.rotation(now, None);
+    let secret = webhook_keys::align_signing_key(&mut webhook, &rotation)?;
+    webhook_keys::align_key_pair(&mut webhook, &rotation).await?;
     api.save_webhook(&scope, &mut webhook, &if_match, "feedback-webhook.replace").await?;
-    Ok(Tagged::ok(webhook.stamps.revision, WebhookRead::of(&webhook)))
+    Ok(Tagged::ok(webhook.stamps.revision, WebhookWithSecret::of(&webhook, secret, now)))
 }
 
 /// A header's value that was a secret is not laid open by taking the flag away.
@@ -317,7 +360,7 @@ async fn delete(
     let webhook = api.store.webhook(scope.sandbox.id, id).await?;
     if_match.check(webhook.stamps.revision)?;
     let now = api.clock.now();
-    let audit = scope.audit(&api, now, "feedback-webhook.delete", id, &WebhookRead::of(&webhook));
+    let audit = scope.audit(&api, now, "feedback-webhook.delete", id, &WebhookRead::of(&webhook, now));
     let seen_revision = if_match.is_given().then_some(webhook.stamps.revision);
     let edit = Edit { sandbox: scope.sandbox.id, id, seen_revision };
     let deleted = api.store.delete_webhook(edit, now, audit).await;

@@ -23,7 +23,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use wire::jwt::VerificationKey;
-use wire::standard_webhooks::SigningSecret;
+use wire::standard_webhooks::{PublicKey, SigningSecret};
 
 /// How long the last answers may take to be read.
 const END: Duration = Duration::from_secs(5);
@@ -52,6 +52,9 @@ pub struct Listen {
     /// Verifies signatures with this secret (whsec_…); may be repeated, for a rotation
     #[arg(long, value_name = "SECRET", env = WEBHOOK_SECRET_VARIABLE, hide_env_values = true, value_delimiter = ',')]
     secret: Vec<String>,
+    /// Verifies signatures with this public key (whpk_…), the webhook's signingPublicKey; may be repeated
+    #[arg(long, value_name = "KEY", value_delimiter = ',', value_parser = PublicKey::parse)]
+    public_key: Vec<PublicKey>,
     #[command(flatten)]
     jwt: Jwt,
     /// The status to answer
@@ -135,7 +138,8 @@ impl Listen {
     pub async fn run(self) -> Outcome {
         let life = Lifecycle::default();
         life.stop_on_signals().map_err(|error| Failure::new(error.to_string()))?;
-        let checks = Checks { secrets: self.secrets()?, jwt: self.jwt.check().map_err(Failure::new)? };
+        let public_keys = self.public_key.clone();
+        let checks = Checks { secrets: self.secrets()?, public_keys, jwt: self.jwt.check().map_err(Failure::new)? };
         let tls = self.tls()?;
         let scheme = if tls.is_some() { "https" } else { "http" };
         let bound = TcpListener::bind(self.listen).await.and_then(|listener| Ok((listener.local_addr()?, listener)));

@@ -150,7 +150,9 @@ async fn open_store(config: &Config, usage: Use, entropy: &dyn Entropy) -> Resul
     let master_key = master_key::master_key(&config.secrets, &file, entropy).await?;
     let folder = master_key::folder_of(&file);
     master_key::make_folder(folder).map_err(|error| Failure::new(format!("{}: {error}", folder.display())))?;
-    let options = Options { file, master_key, usage, max_waiting_messages: config.limits.max_waiting_messages };
+    let limits = &config.limits;
+    let (max_waiting_messages, min_free_disk_bytes) = (limits.max_waiting_messages, limits.min_free_disk_mib << 20);
+    let options = Options { file, master_key, usage, max_waiting_messages, min_free_disk_bytes };
     // Migrations may take long, and this is before anything else runs.
     let opened = tokio::task::spawn_blocking(|| SqliteStore::open(options)).await;
     let store = opened.map_err(|error| Failure::new(format!("the store cannot be opened: {error}")))??;

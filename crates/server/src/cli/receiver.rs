@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use wire::jwt::{self, Expected, VerificationKey};
-use wire::standard_webhooks::{DEFAULT_TOLERANCE_SECS, SigningSecret, verify_v1};
+use wire::standard_webhooks::{DEFAULT_TOLERANCE_SECS, PublicKey, SigningSecret, verify_v1, verify_v1a};
 
 /// The longest body taken; a feedback event has about one kilobyte.
 const MAX_BODY_BYTES: usize = 1024 * 1024;
@@ -36,8 +36,10 @@ const JWT_LEEWAY_SECS: u32 = 30;
 /// What is verified.
 #[derive(Debug, Default)]
 pub struct Checks {
-    /// The signature must be of one of these secrets; none: signatures are not looked at.
+    /// The signature must be of one of these secrets or public keys; none: signatures are not looked at.
     pub secrets: Vec<SigningSecret>,
+    /// Public keys of key pairs: `v1a`.
+    pub public_keys: Vec<PublicKey>,
     /// How the token must be; none: tokens are not looked at.
     pub jwt: Option<JwtCheck>,
 }
@@ -177,7 +179,8 @@ async fn receive(State(receiver): State<Arc<Receiver>>, request: Request) -> Res
 impl Receiver {
     async fn examine(&self, headers: &HeaderMap, body: &Bytes) -> Received {
         let at = self.clock.now();
-        let signature = (!self.checks.secrets.is_empty()).then(|| self.signature(headers, body));
+        let signs = !self.checks.secrets.is_empty() || !self.checks.public_keys.is_empty();
+        let signature = signs.then(|| self.signature(headers, body));
         let jwt = match &self.checks.jwt {
             Some(check) => Some(self.token(check, headers).await),
             None => None,
@@ -203,9 +206,18 @@ impl Receiver {
         let (id, timestamp, signature) =
             (header("webhook-id")?, header("webhook-timestamp")?, header("webhook-signature")?);
         let now = self.clock.now().seconds();
-        let mut result = Err("there is no secret".to_owned());
-        for secret in &self.checks.secrets {
-            let verified = verify_v1(secret, id, timestamp, signature, body, now, DEFAULT_TOLERANCE_SECS);
+        let by_secret = self
+            .checks
+            .secrets
+            .iter()
+            .map(|secret| verify_v1(secret, id, timestamp, signature, body, now, DEFAULT_TOLERANCE_SECS));
+        let by_key = self
+            .checks
+            .public_keys
+            .iter()
+            .map(|key| verify_v1a(key, id, timestamp, signature, body, now, DEFAULT_TOLERANCE_SECS));
+        let mut result = Err("there is nothing to verify it with".to_owned());
+        for verified in by_secret.chain(by_key) {
             result = verified.map_err(|error| error.to_string());
             if result.is_ok() {
                 break;

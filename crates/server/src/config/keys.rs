@@ -163,6 +163,14 @@ pub(super) const KEYS: &[Key] = &[
         |config| json!(config.limits.max_waiting_messages),
     ),
     key(
+        "limits.min_free_disk_mib",
+        "a whole number of MiB up to 1000000000; 0: the disk is not watched",
+        |config, input| {
+            put(&mut config.limits.min_free_disk_mib, input.whole().filter(|number| *number <= 1_000_000_000))
+        },
+        |config| json!(config.limits.min_free_disk_mib),
+    ),
+    key(
         "limits.executions_per_second",
         "a whole number up to 1000000; 0: no limit",
         |config, input| {

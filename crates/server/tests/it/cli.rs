@@ -14,7 +14,7 @@ use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::Arc;
 use tempfile::TempDir;
 use wire::jwt::{Claims, JwtAlgorithm, SigningKey};
-use wire::standard_webhooks::{SigningSecret, sign_v1};
+use wire::standard_webhooks::{SigningSecret, WebhookKey, sign, sign_v1};
 
 /// The program in a folder of its own, without any of the caller's settings.
 fn esito(folder: &Path) -> Command {
@@ -456,6 +456,28 @@ fn listen_takes_keys_from_a_key_set() {
     assert_eq!(exchange(&mut TcpStream::connect(&address).unwrap(), &post(&address, &headers, BODY)).0, 200);
     assert!(receiver.line().contains("signature not checked jwt ok -> 200"));
     assert_eq!(receiver.exit_code(), Some(0));
+}
+
+#[test]
+fn listen_verifies_with_a_public_key() {
+    let folder = folder();
+    let mut command = esito(folder.path());
+    command.args(["listen", "--listen", "127.0.0.1:0", "--plain", "--count", "1"]);
+    command.args(["--public-key", "whpk_1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4="]);
+    let mut receiver = Running::start(command);
+    let address = receiver.address().0;
+    let pair = WebhookKey::parse(
+        "whsk_6Xb/dCcHpPea21PS1N9VY/NZW723CEc77N4rJCubMbfVKIDij2HKpMKkioLlX0dRqSKJp4AJ6p9lMicMFs6Kvg==",
+    );
+    let now = now_secs();
+    let signature = sign([&pair.unwrap()], "one", now, BODY.as_bytes());
+    let headers =
+        [("webhook-id", "one".to_owned()), ("webhook-timestamp", now.to_string()), ("webhook-signature", signature)];
+    assert_eq!(exchange(&mut TcpStream::connect(&address).unwrap(), &post(&address, &headers, BODY)).0, 200);
+    assert!(receiver.line().contains("signature ok jwt not checked -> 200"));
+    assert_eq!(receiver.exit_code(), Some(0));
+    let refused = run(folder.path(), &["listen", "--public-key", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"]);
+    assert!(stderr(&refused).contains("does not begin with `whpk_`"), "{}", stderr(&refused));
 }
 
 #[test]

@@ -3,11 +3,15 @@
 #[cfg(test)]
 mod bad_input;
 #[cfg(test)]
+mod bench;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod contract;
 #[cfg(test)]
 mod demo;
+#[cfg(test)]
+mod engine;
 #[cfg(test)]
 mod house;
 #[cfg(test)]

@@ -102,3 +102,16 @@ async fn sigterm_drains_and_exits_0_and_a_restart_goes_on() {
     let got = world.receiver.wait_for(2).await;
     assert_eq!(got.len(), 2, "a repeated requestId sends nothing");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_is_nearly_full_refuses_executions_and_nothing_else() {
+    // More than any disk has free: as if this one were full.
+    let world = World::start_with(&[("limits.min_free_disk_mib", "1000000000")]).await;
+    world.webhook(json!({})).await;
+    let campaign = world.simulated_campaign().await;
+    let refused = world.caller.post(UNITARY, &execution("r-1", &campaign, &["sent@simulator.esito.test"])).await;
+    assert!(refused.header("retry-after").parse::<u32>().is_ok());
+    let problem = refused.expect(503);
+    assert_eq!(problem["status"], 503, "{problem}");
+    assert!(world.caller.get("/v1/executions").await.expect(200)["items"].as_array().unwrap().is_empty());
+}

@@ -6,6 +6,7 @@
 mod accept;
 mod admin;
 mod deliver;
+mod disk;
 mod facts;
 mod find;
 mod migrate;
@@ -71,6 +72,8 @@ pub struct Options {
     pub usage: Use,
     /// Past this many messages that wait to be sent, executions are refused for a while.
     pub max_waiting_messages: u64,
+    /// With less than this free on the disk, executions are refused: what is under way can still be written to its end.
+    pub min_free_disk_bytes: u64,
 }
 
 /// The embedded store.
@@ -81,6 +84,7 @@ pub struct SqliteStore {
     facts: Arc<Facts>,
     master: Arc<MasterKey>,
     checkpoints: Mutex<Option<Checkpoints>>,
+    disk: Arc<disk::Disk>,
     /// Held as long as the store is open.
     lock: Mutex<Option<File>>,
 }
@@ -130,6 +134,11 @@ fn beside(file: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
+/// The folder that a file is in.
+fn folder_of(file: &Path) -> &Path {
+    file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// Takes the lock that lets one process do the work.
 fn lock(file: &Path) -> Result<File> {
     let path = beside(file, ".lock");
@@ -148,8 +157,9 @@ impl SqliteStore {
     pub fn open(options: Options) -> Result<Self> {
         let Opened { lock, connection, state } = Opened::new(&options)?;
         let log_is_long = Arc::new(AtomicBool::new(false));
+        let disk = Arc::new(disk::Disk::new(folder_of(&options.file).to_owned(), options.min_free_disk_bytes));
         let checkpoints = match options.usage {
-            Use::Work => Some(start_checkpoints(&options.file, Arc::clone(&log_is_long))?),
+            Use::Work => Some(start_checkpoints(&options.file, Arc::clone(&log_is_long), Arc::clone(&disk))?),
             Use::Administration => None,
         };
         let facts = Arc::clone(&state.facts);
@@ -160,6 +170,7 @@ impl SqliteStore {
             facts,
             master: Arc::new(options.master_key),
             checkpoints: Mutex::new(checkpoints),
+            disk,
             lock: Mutex::new(lock),
         })
     }
@@ -171,7 +182,9 @@ impl SqliteStore {
         let Opened { lock, connection, state } = Opened::new(&options)?;
         connection.execute_batch("PRAGMA synchronous = OFF; PRAGMA wal_autocheckpoint = 1000;")?;
         let facts = Arc::clone(&state.facts);
+        let disk = Arc::new(disk::Disk::new(folder_of(&options.file).to_owned(), options.min_free_disk_bytes));
         Ok(Self {
+            disk,
             writer: Mutex::new(Some(Writer::start_inline(connection, state, seam))),
             readers: Readers::new(options.file, Place::Inline),
             facts,
@@ -219,9 +232,7 @@ struct Opened {
 impl Opened {
     fn new(options: &Options) -> Result<Self> {
         let file = &options.file;
-        if let Some(folder) = file.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            std::fs::create_dir_all(folder).map_err(unavailable)?;
-        }
+        std::fs::create_dir_all(folder_of(file)).map_err(unavailable)?;
         let lock = if options.usage == Use::Work { Some(lock(file)?) } else { None };
         let mut connection = connect(file, Access::Write)?;
         migrate::migrate(&mut connection, file)?;
@@ -278,13 +289,13 @@ fn finish_deletions(connection: &Connection, state: &mut State) -> Result<()> {
     Ok(())
 }
 
-fn start_checkpoints(file: &Path, log_is_long: Arc<AtomicBool>) -> Result<Checkpoints> {
+fn start_checkpoints(file: &Path, log_is_long: Arc<AtomicBool>, disk: Arc<disk::Disk>) -> Result<Checkpoints> {
     let connection = connect(file, Access::Write)?;
     let log = beside(file, "-wal");
     let (close, closed) = std::sync::mpsc::channel();
     let thread = std::thread::Builder::new()
         .name("esito-checkpoint".to_owned())
-        .spawn(move || writer::checkpoint_until_closed(&connection, &log, &log_is_long, &closed))
+        .spawn(move || writer::checkpoint_until_closed(&connection, &log, &log_is_long, &disk, &closed))
         .map_err(unavailable)?;
     Ok(Checkpoints { close, thread })
 }
@@ -306,6 +317,7 @@ impl Store for SqliteStore {
     }
 
     async fn accept(&self, execution: NewExecution) -> Result<std::result::Result<Accepted, AcceptError>> {
+        self.disk.check()?;
         self.writer()?.once_hopefully(move |tx| accept::accept(tx, execution)).await
     }
 

@@ -401,11 +401,13 @@ pub(super) fn checkpoint_until_closed(
     connection: &Connection,
     log: &PathBuf,
     log_is_long: &AtomicBool,
+    disk: &super::disk::Disk,
     closed: &std::sync::mpsc::Receiver<()>,
 ) {
     use std::sync::mpsc::RecvTimeoutError;
     let mut moved_at = 0;
     while let Err(RecvTimeoutError::Timeout) = closed.recv_timeout(std::time::Duration::from_millis(500)) {
+        disk.look();
         let length = std::fs::metadata(log).map_or(0, |file| file.len());
         if length == moved_at && length < LOG_LIMIT_BYTES {
             continue;

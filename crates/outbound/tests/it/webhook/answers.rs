@@ -171,6 +171,19 @@ async fn a_head_that_comes_too_slowly_is_a_timeout_and_closes_the_connection() {
 }
 
 #[tokio::test]
+async fn a_failure_whose_body_comes_too_slowly_says_so() {
+    let (reply, mut receiver) = post_to_script(|mut peer| async move {
+        peer.request().await;
+        peer.send("HTTP/1.1 500 X\r\ncontent-length: 50\r\n\r\nslow").await;
+        peer.closed().await;
+    })
+    .await;
+    assert_failed(&reply, AttemptErrorKind::Status, "; its body was not finished within 1 s");
+    assert_eq!((reply.attempt.status, reply.attempt.response_excerpt.as_deref()), (Some(500), Some("slow")));
+    receiver.ended().await;
+}
+
+#[tokio::test]
 async fn what_is_no_http_is_a_protocol_error() {
     let (reply, _) = post_to_answer("220 mail.example ESMTP\r\n").await;
     assert_failed(&reply, AttemptErrorKind::Protocol, "not HTTP/1.1");

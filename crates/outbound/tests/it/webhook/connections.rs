@@ -102,6 +102,23 @@ async fn a_request_lost_on_a_reused_connection_goes_out_again_at_once() {
 }
 
 #[tokio::test]
+async fn a_busy_connection_is_renewed_after_five_minutes() {
+    let authority = Authority::new();
+    let tls = authority.server(&[HOOK], Validity::Good);
+    let mut receiver = Receiver::answering("127.0.0.1", tls, OK).await;
+    let endpoint = endpoint_for(&receiver, &authority).await;
+    let mut used = Vec::new();
+    for _ in 0..8 {
+        assert_eq!(post(&endpoint).await.verdict, Verdict::Succeeded);
+        used.push(receiver.seen().await.connection);
+        tokio::time::pause();
+        tokio::time::advance(std::time::Duration::from_secs(50)).await;
+        tokio::time::resume();
+    }
+    assert_eq!(used, [0, 0, 0, 0, 0, 0, 1, 1]);
+}
+
+#[tokio::test]
 async fn idle_connections_are_closed_after_a_while_and_with_their_endpoint() {
     let authority = Authority::new();
     let tls = authority.server(&[HOOK], Validity::Good);

@@ -88,10 +88,13 @@ pub struct Peer {
 impl Peer {
     /// Reads a request and notes it; false: the client closed the connection.
     pub async fn request(&mut self) -> bool {
-        match self.read().await {
-            Some(request) => self.seen.send(request).is_ok(),
-            None => false,
-        }
+        self.take().await.is_some()
+    }
+
+    /// Reads a request, notes it, and gives it; none: the client closed the connection.
+    pub async fn take(&mut self) -> Option<Seen> {
+        let request = self.read().await?;
+        self.seen.send(request.clone()).is_ok().then_some(request)
     }
 
     async fn read(&mut self) -> Option<Seen> {

@@ -4,7 +4,7 @@ use super::*;
 use model::webhook::{JwtAlgorithm, JwtKey};
 use secrecy::{ExposeSecret, SecretString};
 use wire::jwt::{Expected, SigningKey, VerificationKey, generate_private_pem, key_id, verify};
-use wire::standard_webhooks::verify_v1;
+use wire::standard_webhooks::{SigningKeyPair, verify_v1, verify_v1a};
 
 struct Setting {
     receiver: Receiver,
@@ -96,6 +96,7 @@ async fn on_rotation_both_secrets_sign_until_the_old_one_ends() {
     webhook.keys.signing.push(SigningSecretEntry {
         secret: Some(Secret::new(old.reveal())),
         name: "old".to_owned(),
+        public_key: None,
         expires_at: Some(end),
     });
     let endpoint = setting.endpoint(&webhook);
@@ -109,6 +110,40 @@ async fn on_rotation_both_secrets_sign_until_the_old_one_ends() {
     let seen = setting.receiver.seen().await;
     assert_eq!(seen.header("webhook-signature").unwrap().split(' ').count(), 1);
     assert_eq!(seen.header("webhook-timestamp"), Some("1769860860"));
+}
+
+#[tokio::test]
+async fn an_asymmetric_signature_verifies_with_the_public_key() {
+    let mut setting = setting().await;
+    let mut webhook = setting.webhook(json!({"signing": "v1a"}));
+    let [new, old] = [[1; 32], [2; 32]].map(|seed| SigningKeyPair::generate_from(seed).unwrap());
+    let entry = |pair: &SigningKeyPair, name: &str, expires_at| SigningSecretEntry {
+        secret: Some(Secret::new(pair.reveal())),
+        name: name.to_owned(),
+        public_key: Some(pair.public_key().to_string()),
+        expires_at,
+    };
+    // First a change from `v1`, then a rotation: each key signs until its end.
+    webhook.keys.signing[0].expires_at = Some(NOW + std::time::Duration::from_secs(30));
+    let end = NOW + std::time::Duration::from_secs(60);
+    webhook.keys.signing.insert(0, entry(&old, "old", Some(end)));
+    webhook.keys.signing.insert(0, entry(&new, "new", None));
+    let (endpoint, clock) = (setting.endpoint(&webhook), TestClock::new());
+    let mut counts = Vec::new();
+    for secs in [0, 30, 30] {
+        clock.advance_secs(secs);
+        endpoint.post(Post { id: ID, body: "{}".into(), marks: &[] }, &clock).await;
+        let seen = setting.receiver.seen().await;
+        let [id, timestamp, signature] =
+            ["webhook-id", "webhook-timestamp", "webhook-signature"].map(|name| seen.header(name).unwrap());
+        let verifies = |pair: &SigningKeyPair| {
+            verify_v1a(&pair.public_key(), id, timestamp, signature, &seen.body, clock.now().seconds(), 0).is_ok()
+        };
+        assert!(verifies(&new));
+        assert_eq!(verifies(&old), clock.now() < end);
+        counts.push(signature.split(' ').count());
+    }
+    assert_eq!(counts, [3, 2, 1]);
 }
 
 #[tokio::test]
@@ -201,6 +236,10 @@ async fn keys_that_cannot_be_used_are_named_and_not_shown() {
     let mut webhook = setting.webhook(json!({}));
     webhook.keys.signing[0].expires_at = Some(NOW);
     broken.push((webhook, "no current secret"));
+    broken.push((setting.webhook(json!({"signing": "v1a"})), "no current key pair"));
+    let mut webhook = setting.webhook(json!({"signing": "v1a"}));
+    webhook.keys.signing[0].secret = Some(Secret::new("whsk_hush"));
+    broken.push((webhook, "signing: the private key"));
     broken.push((setting.webhook(json!({"headers": [{"name": "x y", "value": "hush"}]})), "x y"));
     broken.push((setting.webhook(json!({"headers": [{"name": "x", "value": "hush\n"}]})), "x"));
     for (webhook, says) in broken {

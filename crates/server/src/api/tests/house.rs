@@ -94,6 +94,7 @@ impl House {
             master_key: MasterKey::new(&[7; 32]),
             usage: Use::Work,
             max_waiting_messages: 1000,
+            min_free_disk_bytes: 0,
         };
         let store = Arc::new(SqliteStore::open(options).unwrap());
         let clock = Arc::new(At(1_800_000_000_000.into()));

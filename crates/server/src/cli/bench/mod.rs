@@ -1,16 +1,46 @@
 //! `esito bench`: what this machine delivers, measured from outside.
 //!
 //! The server, the callers and the endpoint are processes of their own; the figures come from the endpoint and from the
-//! kernel's accounts of each process, never from the server about itself. `raw` is the yardstick: the same HTTP client
+//! kernel's accounts of each process, never from the server about itself. `raw` is the yardstick: the bare HTTP client
 //! posting the same bytes to the same endpoint with nothing behind it.
+//!
+//! | modules | what |
+//! |---|---|
+//! | [`sink`], [`ledger`], [`relay`] | the endpoint and what it counts; the mail relays |
+//! | [`load`], [`caller`], [`connections`], [`pace`], [`plan`] | the callers |
+//! | [`process`], [`account`], [`server`], [`stage`] | the processes, and what the kernel says of them |
+//! | [`raw`], [`deliver`], [`open_loop`], [`hang`], [`backlog`], [`many`], [`idle`] | the scenarios |
+//! | [`report`], [`compare`] | what they found |
 
+mod account;
+mod backlog;
+mod caller;
+mod compare;
+mod connections;
+mod deliver;
+mod fsyncs;
+mod hang;
+mod idle;
+mod ledger;
 mod load;
-mod run;
+mod many;
+mod open_loop;
+mod outside;
+mod pace;
+mod plan;
+mod process;
+mod raw;
+mod relay;
+mod report;
+mod server;
 mod sink;
+mod stage;
 
 use super::{Failure, Outcome, print_line};
 use clap::{Args, Subcommand};
-use serde::Serialize;
+use report::{Report, Spread};
+use std::io::Write as _;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// The arguments of `esito bench`.
 #[derive(Debug, Args)]
@@ -21,15 +51,32 @@ pub struct Bench {
 
 #[derive(Debug, Subcommand)]
 enum Scenario {
-    /// The yardstick: the same client posts the same bytes to the same endpoint, with nothing behind it
-    Raw(Settings),
-    /// Executions of 1 recipient, each event delivered to one webhook
-    Single(Settings),
-    /// Executions of 20 recipients, each event delivered to one webhook
+    /// The yardstick: a bare client posts the same bytes to the same endpoint, with nothing behind it
+    Raw(raw::Raw),
+    /// Executions of 20 recipients, as many as go, each event delivered to one webhook
     Deliver(Settings),
+    /// Executions of 1 recipient, as many as go, each event delivered to one webhook
+    Single(Settings),
+    /// Latency: executions of 1 to 20 recipients at their times, at half of the maximum
+    OpenLoop(Paced),
+    /// 100 webhooks of which 50 hang until the timeout, against the same 100 with none hanging
+    Hang(Paced),
+    /// The same with mail relays: 50 of 100 never say what became of a mail
+    HangRelay(Paced),
+    /// Many events wait for a dead endpoint: memory, the others' latency, a restart, the drain
+    Backlog(Paced),
+    /// 10,000 webhooks: how even their waits are
+    ManyWebhooks(Paced),
+    /// A server with nothing to do: start, memory, processor time
+    Idle(Settings),
+    /// Compares two results as `--json` printed them
+    Compare(compare::Compare),
     /// An endpoint that counts: one of the bench's processes
     #[command(hide = true)]
     Sink(sink::Sink),
+    /// Mail relays: one of the bench's processes
+    #[command(hide = true)]
+    Relays(relay::Relays),
     /// Callers: one of the bench's processes
     #[command(hide = true)]
     Load(load::Load),
@@ -38,8 +85,8 @@ enum Scenario {
 /// What every scenario is told.
 #[derive(Clone, Debug, Args)]
 struct Settings {
-    /// How many events [default: as many as take about 10 s]
-    #[arg(long, value_name = "N")]
+    /// How many events [default: as many as a minute allows for the whole scenario]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     events: Option<u64>,
     /// How many times; the figures of the median run are told, and the spread
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=20))]
@@ -47,104 +94,166 @@ struct Settings {
     /// Posts over TLS
     #[arg(long)]
     tls: bool,
+    /// Takes its time: more events, for longer than a minute
+    #[arg(long)]
+    full: bool,
+    /// A moment's worth of everything, to see that it works
+    #[arg(long, hide = true, conflicts_with = "full")]
+    tiny: bool,
     /// Prints one JSON object
     #[arg(long)]
     json: bool,
 }
 
+/// What the scenarios with a rate are told.
+#[derive(Clone, Debug, Args)]
+struct Paced {
+    /// How many events a second [default: half of what is delivered at most, measured first]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    rate: Option<u32>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+impl Settings {
+    /// One of three sizes.
+    fn size<T>(&self, tiny: T, usual: T, full: T) -> T {
+        match (self.tiny, self.full) {
+            (true, _) => tiny,
+            (false, false) => usual,
+            (false, true) => full,
+        }
+    }
+
+    /// The number of events asked for, else one of three sizes.
+    fn events(&self, tiny: u64, usual: u64, full: u64) -> u64 {
+        self.events.unwrap_or_else(|| self.size(tiny, usual, full))
+    }
+}
+
+impl Paced {
+    /// The rate asked for, else half of the maximum.
+    fn rate(&self, maximum: f64) -> f64 {
+        self.rate.map_or(maximum / 2.0, f64::from)
+    }
+}
+
+/// Tells whoever waits what is being done.
+fn progress(what: &str) {
+    // With the standard error closed there is nobody left to tell.
+    let _ = writeln!(std::io::stderr(), "bench: {what}");
+}
+
+async fn interrupted() {
+    match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
+        (Ok(mut interrupt), Ok(mut terminate)) => tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        },
+        _ => std::future::pending().await,
+    }
+}
+
 impl Bench {
     /// Runs the scenario.
     pub async fn run(self) -> Outcome {
-        let (scenario, recipients, settings) = match self.scenario {
-            Scenario::Sink(sink) => return sink.run().await,
-            Scenario::Load(load) => return load.run().await,
-            Scenario::Raw(settings) => ("raw", 0, settings),
-            Scenario::Single(settings) => ("single", 1, settings),
-            Scenario::Deliver(settings) => ("deliver", 20, settings),
+        let settings = match &self.scenario {
+            Scenario::Raw(raw::Raw { settings, .. }) | Scenario::Deliver(settings) => settings,
+            Scenario::Single(settings) | Scenario::Idle(settings) => settings,
+            Scenario::OpenLoop(paced) | Scenario::Hang(paced) | Scenario::HangRelay(paced) => &paced.settings,
+            Scenario::Backlog(paced) | Scenario::ManyWebhooks(paced) => &paced.settings,
+            _ => return self.scenario.help_out().await,
         };
         let mut reports = Vec::new();
-        for _ in 0..settings.repeat {
-            reports.push(run::measure(scenario, recipients, &settings).await.map_err(Failure::new)?);
+        for n in 1..=settings.repeat {
+            if settings.repeat > 1 {
+                progress(&format!("run {n} of {}", settings.repeat));
+            }
+            let measured = tokio::select! {
+                measured = self.scenario.measure() => measured,
+                // Dropping what is under way ends its processes and removes its files.
+                () = interrupted() => Err("interrupted".to_owned()),
+            };
+            reports.push(measured.map_err(Failure::new)?);
         }
-        reports.sort_by(|a, b| a.events_per_second.total_cmp(&b.events_per_second));
-        let spread = (reports[0].events_per_second, reports[reports.len() - 1].events_per_second);
-        let mut median = reports.swap_remove(reports.len() / 2);
-        median.events_per_second_spread = spread.into();
-        if settings.json {
-            return print_line(&serde_json::to_string(&median).map_err(|error| Failure::new(error.to_string()))?);
-        }
-        print_line(&median.to_string())
+        let median = median(reports).ok_or_else(|| Failure::new("nothing was measured"))?;
+        print_line(&if settings.json { median.to_json().to_string() } else { median.to_string() })?;
+        self.scenario.verdict(&median)
     }
 }
 
-/// What a scenario found.
-#[derive(Clone, Debug, Default, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Report {
-    scenario: &'static str,
-    tls: bool,
-    events: u64,
-    seconds: f64,
-    events_per_second: f64,
-    /// The slowest and the fastest of the repeated runs.
-    events_per_second_spread: Spread,
-    raw_per_second: f64,
-    ratio_to_raw: f64,
-    latency_ms: Percentiles,
-    server_cpu_micros_per_event: Option<f64>,
-    raw_client_cpu_micros_per_request: f64,
-    /// The server's largest resident set.
-    rss_mi_b: Option<f64>,
-    disk_bytes_per_event: Option<f64>,
-    body_bytes: u64,
-}
+impl Scenario {
+    /// The commands that are no scenarios.
+    async fn help_out(self) -> Outcome {
+        match self {
+            Self::Compare(compare) => compare.run(),
+            Self::Sink(sink) => sink.run().await,
+            Self::Relays(relays) => relays.run().await,
+            Self::Load(load) => load.run().await,
+            _ => Ok(()),
+        }
+    }
 
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-struct Spread {
-    min: f64,
-    max: f64,
-}
+    async fn measure(&self) -> Result<Report, String> {
+        match self {
+            Self::Raw(raw) => raw.measure().await,
+            Self::Deliver(settings) => deliver::measure("deliver", 20, settings).await,
+            Self::Single(settings) => deliver::measure("single", 1, settings).await,
+            Self::OpenLoop(paced) => open_loop::measure(paced).await,
+            Self::Hang(paced) => hang::measure(hang::What::Webhooks, paced).await,
+            Self::HangRelay(paced) => hang::measure(hang::What::Relays, paced).await,
+            Self::Backlog(paced) => backlog::measure(paced).await,
+            Self::ManyWebhooks(paced) => many::measure(paced).await,
+            Self::Idle(settings) => idle::measure(settings).await,
+            Self::Compare(_) | Self::Sink(_) | Self::Relays(_) | Self::Load(_) => Err("no scenario".to_owned()),
+        }
+    }
 
-impl From<(f64, f64)> for Spread {
-    fn from((min, max): (f64, f64)) -> Self {
-        Self { min, max }
+    /// Whether the yardstick is one.
+    fn verdict(&self, report: &Report) -> Outcome {
+        match self {
+            Self::Raw(raw) => raw.verdict(report),
+            _ => Ok(()),
+        }
     }
 }
 
-/// From the start of the call to the arrival of the event, in milliseconds. The callers of these scenarios wait for
-/// answers, not for events, so at full load this is mostly the time spent in the queue.
-#[derive(Clone, Copy, Debug, Default, Serialize, serde::Deserialize)]
-struct Percentiles {
-    p50: f64,
-    p90: f64,
-    p99: f64,
-    p999: f64,
-    max: f64,
+/// The run in the middle, with the spread of all: by its ratio to the bare client, at a set rate by its latency.
+fn median(mut reports: Vec<Report>) -> Option<Report> {
+    let spread = |of: &dyn Fn(&Report) -> f64| {
+        let values = || reports.iter().map(of);
+        Spread { min: values().fold(f64::INFINITY, f64::min), max: values().fold(0.0, f64::max) }
+    };
+    let per_second = spread(&|report| report.events_per_second);
+    let ratio = spread(&|report| report.ratio_to_raw.unwrap_or_default());
+    let p99 = spread(&|report| report.latency_ms.p99);
+    let key = |report: &Report| match report.is_paced() {
+        true => (report.latency_ms.p99, report.events_per_second),
+        false => (report.ratio_to_raw.unwrap_or_default(), report.events_per_second),
+    };
+    reports.sort_by(|a, b| key(a).0.total_cmp(&key(b).0).then(key(a).1.total_cmp(&key(b).1)));
+    let middle = reports.len() / 2;
+    let mut median = reports.into_iter().nth(middle)?;
+    (median.events_per_second_spread, median.p99_spread) = (per_second, p99);
+    median.ratio_to_raw_spread = median.ratio_to_raw.map(|_| ratio);
+    Some(median)
 }
 
-impl std::fmt::Display for Report {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Spread { min, max } = self.events_per_second_spread;
-        let tls = if self.tls { "TLS" } else { "plain" };
-        writeln!(f, "{} ({tls}, {} bytes a body)", self.scenario, self.body_bytes)?;
-        writeln!(
-            f,
-            "  {} events in {:.2} s: {:.0}/s ({min:.0}-{max:.0})",
-            self.events, self.seconds, self.events_per_second
-        )?;
-        writeln!(f, "  raw {:.0}/s at {:.1} µs of CPU", self.raw_per_second, self.raw_client_cpu_micros_per_request)?;
-        if let (Some(cpu), Some(rss), Some(disk)) =
-            (self.server_cpu_micros_per_event, self.rss_mi_b, self.disk_bytes_per_event)
-        {
-            let times = cpu / self.raw_client_cpu_micros_per_request;
-            writeln!(
-                f,
-                "  ratio to raw {:.3}, server {cpu:.1} µs of CPU an event ({times:.2} x raw)",
-                self.ratio_to_raw
-            )?;
-            writeln!(f, "  {rss:.0} MiB resident, {disk:.0} bytes of disk an event")?;
-        }
-        let Percentiles { p50, p90, p99, p999, max } = self.latency_ms;
-        write!(f, "  latency ms: p50 {p50:.1}, p90 {p90:.1}, p99 {p99:.1}, p99.9 {p999:.1}, max {max:.1}")
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_by_ratio_and_has_the_spread() {
+        let run = |ratio: f64, per_second: f64| {
+            let mut report = Report::new("deliver", false);
+            (report.ratio_to_raw, report.events_per_second) = (Some(ratio), per_second);
+            report
+        };
+        let found = median(vec![run(0.5, 100.0), run(0.3, 300.0), run(0.4, 200.0)]).unwrap();
+        assert!((found.events_per_second - 200.0).abs() < 1e-9);
+        assert!((found.events_per_second_spread.max - 300.0).abs() < 1e-9);
+        assert!((found.ratio_to_raw_spread.unwrap().min - 0.3).abs() < 1e-9);
+        assert!(median(Vec::new()).is_none());
     }
 }

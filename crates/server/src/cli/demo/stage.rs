@@ -82,7 +82,7 @@ impl From<Trust> for Checks {
             issuer: Some(trust.issuer),
             audience: Some(AUDIENCE.to_owned()),
         };
-        Self { secrets: vec![trust.signing_secret], jwt: Some(jwt) }
+        Self { secrets: vec![trust.signing_secret], jwt: Some(jwt), ..Self::default() }
     }
 }
 

@@ -1,10 +1,11 @@
-//! Tests with programs that others wrote: Postfix, aiosmtpd, nginx, Python's verifiers, strace.
+//! Tests with programs that others wrote: Postfix, aiosmtpd, nginx, Python's verifiers, Authlib, strace.
 //!
 //! They are compiled with the feature `peers` only. `scripts/peers` installs what they need; a test that misses
 //! something fails and says what. Every peer is a throwaway: started by the test that needs it, on a free port, in a
 //! temporary folder, and gone with the test.
 
 mod durability;
+mod oauth2;
 mod peer;
 mod postfix;
 mod receivers;

@@ -1,0 +1,162 @@
+//! What callers, operators, endpoints and the relay know: the other side of what the store says.
+
+use crate::world::{Stand, Tenant};
+use model::clock::Timestamp;
+use model::ids::{EventId, ExecutionId, MessageKey, Shard};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What was seen from outside.
+#[derive(Debug)]
+pub struct Ledger {
+    /// The executions that were acknowledged.
+    pub executions: BTreeMap<ExecutionId, Execution>,
+    /// The execution of each requestId.
+    pub requests: BTreeMap<String, ExecutionId>,
+    /// Every webhook's life, by its number.
+    pub webhooks: Vec<WebhookLife>,
+    /// Deliveries that somebody asked to cancel.
+    pub cancel_asked: BTreeSet<EventId>,
+    /// Messages with a delivery that somebody asked to retry.
+    pub retried: BTreeSet<MessageKey>,
+    /// What came in at endpoints.
+    pub arrivals: BTreeMap<EventId, Vec<Arrival>>,
+    /// The requests of each process to each webhook.
+    pub load: BTreeMap<(usize, usize), Vec<Request>>,
+    /// The times that a message was about to be handed over.
+    pub openings: BTreeMap<MessageKey, Vec<Opening>>,
+    /// How often a message was mailed.
+    pub mailed: BTreeMap<MessageKey, u32>,
+    /// Who owns each shard since when, as far as processes were told.
+    pub owners: BTreeMap<Shard, Owner>,
+    /// When a webhook was last about to be held, by sandbox: by hand or by its answer 410.
+    pub hold_asked: BTreeMap<usize, Timestamp>,
+    /// Sandboxes whose webhook was drained.
+    pub drained: BTreeSet<usize>,
+    /// When sending was last paused, by sandbox, until it was resumed.
+    pub channels_paused: BTreeMap<usize, Timestamp>,
+    /// Crashes and takeovers so far: each may make what was under way happen again.
+    pub upsets: u32,
+    /// What answers were, counted by status; 0: none.
+    pub answers: BTreeMap<u16, u32>,
+}
+
+/// An execution that was acknowledged.
+#[derive(Clone, Debug)]
+pub struct Execution {
+    /// Whose.
+    pub sandbox: usize,
+    /// The caller's id.
+    pub request_id: String,
+    /// To whom.
+    pub addresses: Vec<String>,
+    /// Whether it may expire.
+    pub expires: bool,
+}
+
+/// From when to when a webhook was there.
+#[derive(Clone, Debug, Default)]
+pub struct WebhookLife {
+    /// It was asked for.
+    pub asked: Option<Timestamp>,
+    /// It was made for certain.
+    pub made: Option<Timestamp>,
+    /// Its end was asked for.
+    pub end_asked: Option<Timestamp>,
+    /// It was gone for certain.
+    pub ended: Option<Timestamp>,
+}
+
+/// A request at an endpoint.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    /// When it was taken.
+    pub at: Timestamp,
+    /// When its attempt began, by its own header: to the second.
+    pub began: Timestamp,
+    /// The process.
+    pub process: usize,
+    /// A digest of the body.
+    pub body: u64,
+    /// What was answered, once it was.
+    pub answered: Option<u16>,
+    /// The least pause that the answer asked for, in seconds.
+    pub asked_pause: u64,
+    /// How many upsets there had been.
+    pub upsets: u32,
+}
+
+/// How long a request kept an endpoint busy.
+#[derive(Clone, Copy, Debug)]
+pub struct Request {
+    /// From.
+    pub from: Timestamp,
+    /// Until; none: it has not ended.
+    pub until: Option<Timestamp>,
+    /// On which connection.
+    pub line: u64,
+    /// Whether it is the second one of the same attempt, after the first one's connection broke.
+    pub is_echo: bool,
+}
+
+/// A message that was about to be handed over.
+#[derive(Clone, Copy, Debug)]
+pub struct Opening {
+    /// Whether the relay said for certain that it did not take it.
+    pub is_resolved: bool,
+}
+
+/// Who owns a shard.
+#[derive(Clone, Copy, Debug)]
+pub struct Owner {
+    /// The process.
+    pub process: usize,
+    /// The epoch.
+    pub epoch: u64,
+    /// Since when at the latest.
+    pub since: Timestamp,
+}
+
+impl Ledger {
+    /// An empty ledger.
+    pub fn new(webhooks: usize) -> Self {
+        Self {
+            executions: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            webhooks: vec![WebhookLife::default(); webhooks],
+            cancel_asked: BTreeSet::new(),
+            retried: BTreeSet::new(),
+            arrivals: BTreeMap::new(),
+            load: BTreeMap::new(),
+            openings: BTreeMap::new(),
+            mailed: BTreeMap::new(),
+            owners: BTreeMap::new(),
+            hold_asked: BTreeMap::new(),
+            drained: BTreeSet::new(),
+            channels_paused: BTreeMap::new(),
+            upsets: 0,
+            answers: BTreeMap::new(),
+        }
+    }
+
+    /// The owner of a tenant's shard.
+    pub fn owner(&self, tenant: &Tenant) -> Option<Owner> {
+        self.owners.get(&tenant.shard).copied()
+    }
+
+    /// Ends every request that is under way, on this connection or on all: the other side is gone.
+    pub fn end_requests(&mut self, line: Option<u64>, now: Timestamp) {
+        let all = self.load.values_mut().flatten();
+        for request in all.filter(|request| line.is_none_or(|line| line == request.line)) {
+            request.until.get_or_insert(now);
+        }
+    }
+}
+
+/// A process, as the rest of the world knows it.
+#[derive(Debug)]
+pub struct ProcessState {
+    /// Its number.
+    pub number: usize,
+    /// Whether it stands still.
+    pub stand: Stand,
+}
