@@ -53,12 +53,13 @@ fn note(ledger: &mut Ledger, process: usize, received: &Received, now: Timestamp
     let is_echo = arrivals.last().is_some_and(|last| {
         last.process == process && last.began == received.began && last.answered.unwrap_or(0) == 0
     });
+    let is_rated = !is_echo && now.since(received.began) < Duration::from_secs(1);
     let arrival =
         Arrival { at: now, began: received.began, process, body, answered: None, asked_pause: 0, upsets };
     arrivals.push(arrival);
     let place = arrivals.len() - 1;
     let load = ledger.load.entry((process, received.webhook)).or_default();
-    load.push(Request { from: now, until: None, line: received.line, is_echo });
+    load.push(Request { from: now, until: None, line: received.line, is_rated });
     (place, load.len() - 1)
 }
 

@@ -223,7 +223,7 @@ fn most_at_once(requests: &[Request]) -> u64 {
 
 /// A span with more requests than a bucket of a tenth of a second's worth allows, with a little for the way.
 fn burst(requests: &[Request], rate: u32) -> Option<String> {
-    let times: Vec<Timestamp> = requests.iter().filter(|one| !one.is_echo).map(|one| one.from).collect();
+    let times: Vec<Timestamp> = requests.iter().filter(|one| one.is_rated).map(|one| one.from).collect();
     for (place, from) in times.iter().enumerate() {
         for (count, until) in times[place..].iter().enumerate() {
             let seconds = until.since(*from).as_secs_f64() + 0.1;

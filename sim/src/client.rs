@@ -5,6 +5,7 @@ use crate::process::Process;
 use crate::rng::Rng;
 use crate::setup::{audit, webhook};
 use crate::world::{START, Tenant, World, lock};
+use model::clock::Timestamp;
 use model::execution::{Personalization, Priority};
 use model::ids::{ExecutionIds, MessageKey};
 use model::webhook::Webhook;
@@ -19,6 +20,9 @@ use store::{Conflict, StoreError};
 
 /// Whoever gets no answer asks again after this.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// Later than any run.
+const FAR: Timestamp = Timestamp(4_000_000_000_000);
 
 /// What the simulator's addresses begin with.
 pub const BEHAVIORS: [&str; 8] =
@@ -94,6 +98,8 @@ impl Client {
         match action {
             Action::Execute { .. } => self.execute(process, place, action).await,
             Action::Pause(sandbox) => {
+                // From the question to the answer either is right.
+                self.world.ledger(|ledger| ledger.hold_asked.insert(sandbox, FAR));
                 let done = self.edit_webhook(process, sandbox, |webhook| webhook.control.paused = true).await;
                 if done {
                     let now = self.world.now();

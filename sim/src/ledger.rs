@@ -94,8 +94,9 @@ pub struct Request {
     pub until: Option<Timestamp>,
     /// On which connection.
     pub line: u64,
-    /// Whether it is the second one of the same attempt, after the first one's connection broke.
-    pub is_echo: bool,
+    /// Whether it says when its attempt began: not so the second one of an attempt whose connection broke, and one whose
+    /// connection took long to open.
+    pub is_rated: bool,
 }
 
 /// A message that was about to be handed over.

@@ -51,9 +51,9 @@ pub struct Figures {
     pub seconds: u64,
 }
 
-/// Runs a seed.
-pub fn run(seed: u64) -> Report {
-    let world = World::new(seed);
+/// Runs a seed. Its trace is shown as it grows, or not.
+pub fn run(seed: u64, is_shown: bool) -> Report {
+    let world = World::new(seed, is_shown);
     let run = Run {
         client: Client::new(Arc::clone(&world)),
         next_process: AtomicUsize::new(0),
@@ -223,6 +223,7 @@ impl Run {
     async fn stop(&self, store: &dyn Store) {
         self.world.note(format_args!("stop"));
         for process in self.client.processes() {
+            process.state.stand.thaw(self.world.now());
             process.engine.stop(STOP_WITHIN).await;
         }
         store.close().await;

@@ -10,23 +10,26 @@ const LINES_KEPT: usize = 4_000;
 /// The lines of a run, and a digest of all of them (FNV-1a).
 #[derive(Debug)]
 pub struct Trace {
+    is_shown: bool,
     digest: u64,
     count: u64,
     lines: VecDeque<String>,
 }
 
-impl Default for Trace {
-    fn default() -> Self {
-        Self { digest: 0xcbf2_9ce4_8422_2325, count: 0, lines: VecDeque::new() }
-    }
-}
-
 impl Trace {
+    /// An empty trace; shown as it grows, or not.
+    pub fn new(is_shown: bool) -> Self {
+        Self { is_shown, digest: 0xcbf2_9ce4_8422_2325, count: 0, lines: VecDeque::new() }
+    }
+
     /// Adds a line.
     pub fn note(&mut self, since_start: i64, what: fmt::Arguments<'_>) {
         let line = format!("{:>9.3}  {what}", Millis(since_start));
         for byte in line.bytes() {
             self.digest = (self.digest ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+        if self.is_shown {
+            println!("{line}");
         }
         self.count += 1;
         if self.lines.len() == LINES_KEPT {

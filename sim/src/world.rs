@@ -72,7 +72,7 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl World {
     /// The world of a seed.
-    pub fn new(seed: u64) -> Arc<Self> {
+    pub fn new(seed: u64, is_shown: bool) -> Arc<Self> {
         let mut rng = Rng::new(seed ^ 0x5eed);
         let entropy = Arc::new(Seeded::new(rng.fork()));
         let plan = Plan::of(seed);
@@ -81,7 +81,7 @@ impl World {
             since: None,
             calm: true,
             dice: rng.fork(),
-            trace: Trace::default(),
+            trace: Trace::new(is_shown),
             violations: Vec::new(),
             ledger: Ledger::new(plan.webhooks.len()),
             store: None,
@@ -193,7 +193,8 @@ impl World {
     /// The trace and the violations so far.
     pub fn take_report(&self) -> (Trace, Vec<String>) {
         let mut state = lock(&self.state);
-        (std::mem::take(&mut state.trace), std::mem::take(&mut state.violations))
+        let trace = std::mem::replace(&mut state.trace, Trace::new(false));
+        (trace, std::mem::take(&mut state.violations))
     }
 
     /// Whether there was a violation.

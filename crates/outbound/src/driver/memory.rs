@@ -3,9 +3,13 @@
 //! What does not fit stays in the store, where it is true anyway.
 
 use super::Work;
-use std::collections::{HashMap, VecDeque};
+use model::clock::Timestamp;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::Hash;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// The rows that a queue may hold whatever others do.
 pub(super) const FEW: usize = 4;
@@ -41,13 +45,28 @@ impl Budget {
     }
 }
 
+/// What is kept of a row whose content is under way.
+#[derive(Debug)]
+pub(super) struct Known {
+    bytes: usize,
+    pub(super) due_at: Timestamp,
+    pub(super) came: Came,
+}
+
+/// How a row came into memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Came {
+    ByHint,
+    ByRead,
+}
+
 /// The rows of one queue.
 pub(super) struct Memory<W: Work> {
     urgent: VecDeque<W::Row>,
     others: VecDeque<W::Row>,
     /// The rows that wait here, are under way, or left alone for a while, each with its bytes: the store may show them
     /// as due.
-    known: HashMap<W::Key, usize>,
+    known: HashMap<W::Key, Known>,
     bytes: usize,
     /// The bytes of a row, on average of late.
     each: usize,
@@ -83,7 +102,7 @@ impl<W: Work> Memory<W> {
     }
 
     /// Takes a row, unless it is known already; false: there is no room.
-    pub(super) fn hold(&mut self, row: W::Row) -> bool {
+    pub(super) fn hold(&mut self, row: W::Row, came: Came) -> bool {
         let key = W::key(&row);
         if self.known.contains_key(&key) {
             return true;
@@ -96,7 +115,7 @@ impl<W: Work> Memory<W> {
         self.budget.used.fetch_add(bytes, Ordering::Relaxed);
         self.bytes += bytes;
         self.each = (self.each * 7 + bytes) / 8;
-        self.known.insert(key, bytes);
+        self.known.insert(key, Known { bytes, due_at: W::due_at(&row), came });
         if W::is_urgent(&row) {
             self.urgent.push_back(row)
         } else {
@@ -134,11 +153,11 @@ impl<W: Work> Memory<W> {
     }
 
     /// A row is done with.
-    pub(super) fn forget(&mut self, key: &W::Key) {
-        if let Some(bytes) = self.known.remove(key) {
-            self.budget.used.fetch_sub(bytes, Ordering::Relaxed);
-            self.bytes -= bytes;
-        }
+    pub(super) fn forget(&mut self, key: &W::Key) -> Option<Known> {
+        let known = self.known.remove(key)?;
+        self.budget.used.fetch_sub(known.bytes, Ordering::Relaxed);
+        self.bytes -= known.bytes;
+        Some(known)
     }
 
     /// Leaves all but the first `few` of the rows that wait to where they are true: the store. True where there were any.
@@ -147,7 +166,7 @@ impl<W: Work> Memory<W> {
         let others = few.saturating_sub(self.urgent.len()).min(self.others.len());
         let others = self.others.split_off(others);
         let left: Vec<W::Key> = urgent.iter().chain(&others).map(W::key).collect();
-        left.iter().for_each(|key| self.forget(key));
+        left.iter().for_each(|key| drop(self.forget(key)));
         self.shrink();
         !left.is_empty()
     }
@@ -155,7 +174,7 @@ impl<W: Work> Memory<W> {
     /// The same for those that are not urgent.
     pub(super) fn keep_urgent(&mut self) -> bool {
         let left: Vec<W::Key> = std::mem::take(&mut self.others).iter().map(W::key).collect();
-        left.iter().for_each(|key| self.forget(key));
+        left.iter().for_each(|key| drop(self.forget(key)));
         !left.is_empty()
     }
 
@@ -170,5 +189,39 @@ impl<W: Work> Memory<W> {
 impl<W: Work> Drop for Memory<W> {
     fn drop(&mut self) {
         self.budget.used.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// Rows written down of late, each as it was due.
+///
+/// A hint and a read may show the same row, and the one that comes late shows it as it was before it was done with.
+#[derive(Debug)]
+pub(super) struct Settled<K> {
+    /// In two generations, so that neither needs a time for each row.
+    new: HashSet<(K, Timestamp)>,
+    old: HashSet<(K, Timestamp)>,
+    turned: Instant,
+}
+
+/// A hint or the answer to a read is not later than this, or it costs a repetition with the same id.
+const LATE: Duration = Duration::from_secs(1);
+
+impl<K: Copy + Eq + Hash> Settled<K> {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { new: HashSet::new(), old: HashSet::new(), turned: now }
+    }
+
+    pub(super) fn insert(&mut self, key: K, due_at: Timestamp, now: Instant) {
+        if now.duration_since(self.turned) >= LATE {
+            self.old = std::mem::take(&mut self.new);
+            self.turned = now;
+        }
+        self.new.insert((key, due_at));
+    }
+
+    pub(super) fn contains(&self, key: K, due_at: Timestamp) -> bool {
+        // Empty on the way of most rows.
+        let is_in = |set: &HashSet<(K, Timestamp)>| !set.is_empty() && set.contains(&(key, due_at));
+        is_in(&self.new) || is_in(&self.old)
     }
 }

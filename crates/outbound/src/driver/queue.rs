@@ -1,6 +1,6 @@
 //! A queue's task: what it is told, and what comes of its steps. How it reads and starts is in modules of their own.
 
-use super::memory::Memory;
+use super::memory::{Came, Memory, Settled};
 use super::pace::Pace;
 use super::rate::Rate;
 use super::reading::{ROWS_FOR_PROBES, ROWS_IN_MEMORY};
@@ -44,6 +44,8 @@ pub(super) struct Queue<W: Work> {
     pub(super) looked: Option<Instant>,
     /// At most one read of the store under way: steps go on meanwhile.
     pub(super) reads: JoinSet<store::Result<Rows<W::Row>>>,
+    /// Rows that a hint or the read under way may still show as due.
+    pub(super) settled: Settled<W::Key>,
     /// What the read under way finds may have changed since.
     pub(super) read_is_stale: bool,
     /// Rows were left to the store since the read under way began.
@@ -109,6 +111,7 @@ impl<W: Work> Queue<W> {
             look_at: None,
             looked: None,
             reads: JoinSet::new(),
+            settled: Settled::new(now),
             read_is_stale: false,
             left_some: false,
             trouble_until: None,
@@ -217,6 +220,9 @@ impl<W: Work> Queue<W> {
         if W::due_at(&row) > now {
             return self.look_by(W::due_at(&row));
         }
+        if self.settled.contains(W::key(&row), W::due_at(&row)) {
+            return;
+        }
         let most = if self.is_shut(now) { ROWS_FOR_PROBES } else { 2 * ROWS_IN_MEMORY };
         let urgent = W::is_urgent(&row);
         // Urgent rows never wait behind others, neither here nor in the store.
@@ -225,7 +231,7 @@ impl<W: Work> Queue<W> {
         }
         let is_held = self.target.is_none() && !self.is_stale;
         let overtakes = self.is_behind && !urgent;
-        if is_held || overtakes || self.memory.waiting() >= most || !self.memory.hold(row) {
+        if is_held || overtakes || self.memory.waiting() >= most || !self.memory.hold(row, Came::ByHint) {
             self.fall_behind(now);
         }
     }
@@ -347,11 +353,19 @@ impl<W: Work> Queue<W> {
             self.parked.extend(keys.into_iter().map(|key| (now + PANIC_PAUSE, key)));
             return;
         };
-        keys.iter().for_each(|key| self.memory.forget(key));
+        keys.into_iter().for_each(|key| self.settle(key));
         for Written { again_at, follows, changed } in written {
             again_at.into_iter().for_each(|at| self.look_by(at));
             self.is_stale |= changed;
             follows.into_iter().for_each(|row| self.add(row, now));
+        }
+    }
+
+    fn settle(&mut self, key: W::Key) {
+        let Some(known) = self.memory.forget(&key) else { return };
+        // A hint can only be late where a read was faster.
+        if known.came == Came::ByRead || !self.reads.is_empty() {
+            self.settled.insert(key, known.due_at, Instant::now());
         }
     }
 

@@ -1,5 +1,6 @@
 //! A queue reads its settings and its rows.
 
+use super::memory::Came;
 use super::queue::Queue;
 use super::{Limits, Rows, Work};
 use model::clock::Timestamp;
@@ -52,7 +53,7 @@ impl<W: Work> Queue<W> {
         self.parked = parked;
         let ready: Vec<(Timestamp, W::Key)> = ready;
         for (until, key) in ready {
-            self.memory.forget(&key);
+            drop(self.memory.forget(&key));
             self.look_by(until);
         }
     }
@@ -138,7 +139,8 @@ impl<W: Work> Queue<W> {
         self.is_behind = self.left_some || found.next_at.is_some_and(|at| at <= now);
         found.next_at.into_iter().for_each(|at| self.look_by(at));
         for row in found.rows {
-            if !self.memory.hold(row) {
+            let is_settled = self.settled.contains(W::key(&row), W::due_at(&row));
+            if !is_settled && !self.memory.hold(row, Came::ByRead) {
                 self.fall_behind(now);
                 break;
             }

@@ -34,6 +34,9 @@ const MAX_REFUSAL_TIME: Duration = Duration::from_secs(1);
 /// The head of an answer, and the connection that its body comes on.
 type Exchanged = (Response<Incoming>, Sender);
 
+/// An exchange, and the credentials that went with it.
+type Answered = (Exchanged, Option<Pass>);
+
 /// One revision of a webhook, ready for requests, with connections of its own.
 pub struct Endpoint {
     network: Arc<Network>,
@@ -90,12 +93,13 @@ impl Endpoint {
         let at = clock.now();
         let started = Instant::now();
         let deadline = started + self.timeout;
-        let (response, sender) = match self.attempt(&post, at, deadline).await {
-            Ok(exchanged) => exchanged,
+        let ((response, sender), pass) = match self.attempt(&post, at, deadline).await {
+            Ok(answered) => answered,
             Err(error) => return Reply::failed(at, started.elapsed(), error),
         };
         let head = Head::of(response.status(), response.headers(), || clock.now());
         let (excerpt, end) = self.finish(response.into_body(), sender, deadline).await;
+        let excerpt = excerpt.map(|text| self.without_secrets(text, pass.as_ref()));
         let mut reply = Reply::answered(at, started.elapsed(), &head, excerpt);
         if let (BodyEnd::Late, Some(error)) = (end, &mut reply.attempt.error) {
             error.message.push_str(&format!("; its body was not finished within {} s", self.timeout.as_secs()));
@@ -104,18 +108,28 @@ impl Endpoint {
     }
 
     /// Sends, and once more with another access token where the endpoint refuses the one that it was sent.
-    async fn attempt(&self, post: &Post<'_>, at: Timestamp, deadline: Instant) -> Result<Exchanged, AttemptError> {
+    async fn attempt(&self, post: &Post<'_>, at: Timestamp, deadline: Instant) -> Result<Answered, AttemptError> {
         let mut draft = self.draft(post, at)?;
         draft.pass = self.pass(at, deadline).await?;
         let (response, sender) = self.send(&draft, deadline).await?;
-        let refused = draft.pass.take().filter(|_| response.status() == StatusCode::UNAUTHORIZED);
+        let refused = draft.pass.clone().filter(|_| response.status() == StatusCode::UNAUTHORIZED);
         let can_renew = |pass: &Pass| self.credentials.as_ref().is_some_and(|credentials| credentials.can_renew(pass));
         if !refused.as_ref().is_some_and(can_renew) {
-            return Ok((response, sender));
+            return Ok(((response, sender), draft.pass));
         }
         self.finish(response.into_body(), sender, deadline.min(Instant::now() + MAX_REFUSAL_TIME)).await;
         draft.pass = self.pass(at, deadline).await?;
-        self.send(&draft, deadline).await
+        let exchanged = self.send(&draft, deadline).await?;
+        Ok((exchanged, draft.pass))
+    }
+
+    /// An answer's text without what was sent as a secret: endpoints echo requests, and the text is kept and shown.
+    fn without_secrets(&self, text: String, pass: Option<&Pass>) -> String {
+        let sensitive = self.headers.values().filter(|value| value.is_sensitive());
+        let values = sensitive.chain(pass.map(|pass| &pass.value)).filter_map(|value| value.to_str().ok());
+        // Behind a prefix such as `Bearer`, the credentials alone are the secret.
+        let secrets = values.flat_map(|value| [value, value.rsplit(' ').next().unwrap_or(value)]);
+        secrets.filter(|secret| !secret.is_empty()).fold(text, without)
     }
 
     async fn pass(&self, at: Timestamp, deadline: Instant) -> Result<Option<Pass>, AttemptError> {
@@ -204,6 +218,16 @@ impl std::fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Endpoint").field("origin", &self.origin).field("timeout", &self.timeout).finish_non_exhaustive()
     }
+}
+
+/// The text without a secret, and without the part of one that it was cut off in.
+fn without(text: String, secret: &str) -> String {
+    let mut text = text.replace(secret, "…");
+    let cut = (1..secret.len()).rev().filter(|&end| secret.is_char_boundary(end));
+    if let Some(end) = cut.filter(|&end| end >= 4).find(|&end| text.ends_with(&secret[..end])) {
+        text.truncate(text.len() - end);
+    }
+    text
 }
 
 /// How the body of an answer ended.

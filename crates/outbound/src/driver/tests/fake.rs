@@ -124,17 +124,11 @@ impl Work for Fake {
     }
 
     async fn read(&self, queue: u32, now: Timestamp, limit: usize) -> store::Result<Rows<Row>> {
-        sleep(Duration::from_millis(1)).await;
+        let found = self.due(queue, now, limit);
+        // Much can happen after the store was looked at and before the answer is there.
+        sleep(Duration::from_millis(7)).await;
         self.reads.fetch_add(1, Ordering::SeqCst);
-        let stored = self.stored.lock().unwrap();
-        let Some(all) = stored.get(&queue) else { return Ok(Rows { rows: Vec::new(), next_at: None }) };
-        let due = || all.values().filter(|row| row.due_at <= now);
-        let rows: Vec<_> = due().filter(|row| row.urgent).chain(due().filter(|row| !row.urgent)).cloned().collect();
-        let next_at = match rows.len() >= limit {
-            true => Some(now),
-            false => all.keys().map(|(at, _)| *at).find(|at| *at > now),
-        };
-        Ok(Rows { rows: rows.into_iter().take(limit).collect(), next_at })
+        Ok(found)
     }
 
     async fn target(&self, queue: u32) -> store::Result<Option<(Arc<Target>, Shard)>> {
@@ -173,6 +167,18 @@ impl Work for Fake {
 impl Fake {
     pub fn now(&self) -> Timestamp {
         Timestamp(1_800_000_000_000) + self.start.elapsed()
+    }
+
+    fn due(&self, queue: u32, now: Timestamp, limit: usize) -> Rows<Row> {
+        let stored = self.stored.lock().unwrap();
+        let Some(all) = stored.get(&queue) else { return Rows { rows: Vec::new(), next_at: None } };
+        let due = || all.values().filter(|row| row.due_at <= now);
+        let rows: Vec<_> = due().filter(|row| row.urgent).chain(due().filter(|row| !row.urgent)).cloned().collect();
+        let next_at = match rows.len() >= limit {
+            true => Some(now),
+            false => all.keys().map(|(at, _)| *at).find(|at| *at > now),
+        };
+        Rows { rows: rows.into_iter().take(limit).collect(), next_at }
     }
 
     fn begin(&self, row: &Row) -> Act {

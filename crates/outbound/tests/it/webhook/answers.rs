@@ -32,6 +32,19 @@ async fn any_2xx_is_success() {
 }
 
 #[tokio::test]
+async fn an_echo_of_what_was_secret_is_not_kept() {
+    let long = "x".repeat(EXCERPT_BYTES - 10);
+    for (echo, kept) in [("got hush-hush-hush!", "got …!".to_owned()), (&format!("{long}hush-hush-hush"), long.clone())] {
+        let authority = Authority::new();
+        let answer = format!("HTTP/1.1 500 No\r\ncontent-length: {}\r\n\r\n{echo}", echo.len());
+        let receiver = Receiver::answering("127.0.0.1", authority.server(&[HOOK], Validity::Good), &answer).await;
+        let secret = json!({"headers": [{"name": "x-key", "value": "hush-hush-hush", "secret": true}]});
+        let endpoint = Endpoint::new(&webhook(&url(&receiver), secret), &network(&authority)).unwrap();
+        assert_eq!(post(&endpoint).await.attempt.response_excerpt, Some(kept));
+    }
+}
+
+#[tokio::test]
 async fn an_informational_answer_is_passed_over() {
     let (reply, _) = post_to_answer(&format!("HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n{OK}")).await;
     assert_eq!((reply.verdict, reply.attempt.status), (Verdict::Succeeded, Some(200)));

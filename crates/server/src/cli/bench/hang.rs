@@ -5,7 +5,7 @@ use super::ledger::Group;
 use super::open_loop::{MOST_RECIPIENTS, events_in, maximum};
 use super::plan::{Pace, Recipients, Target};
 use super::process::Process;
-use super::report::{OFFERED, Report, count, ratio};
+use super::report::{OFFERED, Report, ratio};
 use super::server::Sandbox;
 use super::sink::HANGING;
 use super::stage::{Run, Stage, words};
@@ -74,7 +74,8 @@ pub async fn measure(what: What, paced: &Paced) -> Result<Report, String> {
     report.latency_ms = some.seen.group(OTHERS).from_call;
     report.add_number(OFFERED, "offered a second", rate, 0);
     report.add_number("maximumPerSecond", "maximum a second", maximum, 0);
-    report.add_number("webhooks", "webhooks", count(hanging.targets.len() as u64), 0);
+    let webhooks = hanging.targets.len();
+    report.add("webhooks", "webhooks", webhooks, webhooks.to_string());
     tell(&none, &some, &mut report);
     hanging.stage.end(&mut report).await?;
     // Most of it is about those that hang.

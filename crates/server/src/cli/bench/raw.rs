@@ -64,7 +64,7 @@ impl Raw {
     async fn check(&self, folder: &Path, sample: &Sample, report: &mut Report) -> Result<(), String> {
         progress("posting with an outside tool");
         let endpoint = Endpoint::start_to_count_all(folder, "outside", self.settings.tls).await?;
-        let seconds = self.settings.size(1, 8, 20);
+        let seconds = self.settings.size(1, 6, 15);
         let found = outside::measure(folder, &endpoint.url("hook/0"), sample, CONCURRENCY, seconds).await?;
         let Some((tool, per_second)) = found else {
             report.add("outsidePerSecond", "outside", None::<f64>, "neither wrk nor h2load is installed");
