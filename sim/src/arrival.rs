@@ -29,7 +29,12 @@ pub struct Taken {
 pub async fn take(world: &Arc<World>, process: &Arc<ProcessState>, received: &Received) -> Taken {
     let number = process.number;
     let key = received.event.key();
-    world.note(format_args!("arrival p{number} w{} {} began {}", received.webhook, shown(key), received.began.seconds()));
+    world.note(format_args!(
+        "arrival p{number} w{} {} began {}",
+        received.webhook,
+        shown(key),
+        received.began.seconds()
+    ));
     match (key, world.tenants().get(received.sandbox)) {
         (Some(key), Some(tenant)) => check(world, process, received, tenant, key).await,
         _ => world.violation(format!("webhook-id {} is none of ours", received.event)),
@@ -50,12 +55,11 @@ pub fn shown(key: Option<EventKey>) -> String {
 fn note(ledger: &mut Ledger, process: usize, received: &Received, now: Timestamp, body: u64) -> (usize, usize) {
     let upsets = ledger.upsets;
     let arrivals = ledger.arrivals.entry(received.event).or_default();
-    let is_echo = arrivals.last().is_some_and(|last| {
-        last.process == process && last.began == received.began && last.answered.unwrap_or(0) == 0
-    });
+    let is_echo = arrivals
+        .last()
+        .is_some_and(|last| last.process == process && last.began == received.began && last.answered.unwrap_or(0) == 0);
     let is_rated = !is_echo && now.since(received.began) < Duration::from_secs(1);
-    let arrival =
-        Arrival { at: now, began: received.began, process, body, answered: None, asked_pause: 0, upsets };
+    let arrival = Arrival { at: now, began: received.began, process, body, answered: None, asked_pause: 0, upsets };
     arrivals.push(arrival);
     let place = arrivals.len() - 1;
     let load = ledger.load.entry((process, received.webhook)).or_default();
@@ -64,13 +68,27 @@ fn note(ledger: &mut Ledger, process: usize, received: &Received, now: Timestamp
 }
 
 /// Notes what was answered.
-pub fn answered(world: &World, received: &Received, place: usize, status: Option<u16>, pause: Option<u64>) {
+pub fn answered(
+    world: &World,
+    process: usize,
+    received: &Received,
+    place: usize,
+    status: Option<u16>,
+    pause: Option<u64>,
+) {
     world.note(format_args!("answer {} {status:?} {pause:?}", shown(received.event.key())));
     let now = world.now();
     world.ledger(|ledger| {
         if status == Some(410) {
             // Held once that is written down.
             ledger.hold_asked.insert(received.sandbox, now + WRITTEN_DOWN_WITHIN);
+        }
+        if let Some(pause) = pause {
+            let key = (process, received.webhook);
+            let until = now + Duration::from_secs(pause);
+            // Several may be under way: the longest pause counts.
+            let known = ledger.pauses.get(&key).filter(|(_, known)| *known > until).copied();
+            ledger.pauses.insert(key, known.unwrap_or((now, until)));
         }
         *ledger.answers.entry(status.unwrap_or(0)).or_default() += 1;
         let arrivals = ledger.arrivals.get_mut(&received.event);
@@ -101,6 +119,7 @@ async fn check(world: &World, process: &ProcessState, received: &Received, tenan
         check_order(world, &view, key),
         check_state(world, process, received, event),
         check_pace(world, process, received),
+        check_pause(world, process, received),
     ];
     for what in said.into_iter().flatten() {
         world.violation(format!("p{} {}: {what}", process.number, shown(Some(key))));
@@ -150,9 +169,7 @@ fn check_state(world: &World, process: &ProcessState, received: &Received, event
         _ if process.stand.stood_since(began) => true,
         DeliveryState::Pending | DeliveryState::Failing => !delivery.blocked && delivery.next_attempt_at <= Some(now),
         DeliveryState::Held => under_way(world.ledger(|ledger| ledger.hold_asked.get(&received.sandbox).copied())),
-        DeliveryState::Succeeded | DeliveryState::Exhausted | DeliveryState::Cancelled => {
-            under_way(delivery.ended_at)
-        }
+        DeliveryState::Succeeded | DeliveryState::Exhausted | DeliveryState::Cancelled => under_way(delivery.ended_at),
     };
     (!excused).then(|| format!("it is not due: {delivery:?}"))
 }
@@ -175,5 +192,16 @@ fn check_pace(world: &World, process: &ProcessState, received: &Received) -> Opt
         let pause = least.max(Duration::from_secs(last.asked_pause));
         let early = failed && now < last.at + pause;
         (early && !is_free).then(|| format!("tried again {:?} after a failure, not {pause:?}", now.since(last.at)))
+    })
+}
+
+/// A pause that the endpoint asked for holds for all of the webhook's events, unless the webhook is changed or drained.
+fn check_pause(world: &World, process: &ProcessState, received: &Received) -> Option<String> {
+    let now = world.now();
+    world.ledger(|ledger| {
+        let (from, until) = ledger.pauses.get(&(process.number, received.webhook)).copied()?;
+        let is_free = ledger.told.get(&received.sandbox).is_some_and(|told| *told >= from);
+        let early = received.began > from + SLACK && now < until;
+        (early && !is_free).then(|| format!("tried {:?} before the pause is over", until.since(now)))
     })
 }

@@ -145,7 +145,7 @@ fn must_have_delivery(world: &World, execution: &Execution, event: &EventView) -
     world.ledger(|ledger| {
         ledger.webhooks.iter().enumerate().any(|(number, life)| {
             // A moment's margin: an event is recorded a little after the moment that it carries.
-            let there = life.made.is_some_and(|made| made <= at)
+            let there = life.made.is_some_and(|made| made < at)
                 && life.end_asked.is_none_or(|end| at + Duration::from_secs(10) < end);
             there && wants(number)
         })
@@ -155,11 +155,12 @@ fn must_have_delivery(world: &World, execution: &Execution, event: &EventView) -
 /// Whether a delivery was given up although another attempt would have been in time.
 fn gave_up_early(world: &World, execution: &Execution, event: &EventView) -> bool {
     let Some(ended) = event.delivery.as_ref().and_then(|delivery| delivery.ended_at) else { return false };
-    let least_give_up = world.plan.webhooks.iter().filter(|plan| plan.sandbox == execution.sandbox).filter_map(|plan| {
-        let retry = &plan.settings["retry"];
-        let pause = retry["maxDelaySeconds"].as_u64()?.max(30) * 3 / 2;
-        Some(retry["giveUpAfterSeconds"].as_u64()?.saturating_sub(pause))
-    });
+    let least_give_up =
+        world.plan.webhooks.iter().filter(|plan| plan.sandbox == execution.sandbox).filter_map(|plan| {
+            let retry = &plan.settings["retry"];
+            let pause = retry["maxDelaySeconds"].as_u64()?.max(30) * 3 / 2;
+            Some(retry["giveUpAfterSeconds"].as_u64()?.saturating_sub(pause))
+        });
     let least = Duration::from_secs(least_give_up.min().unwrap_or(0));
     ended < event.event.recorded_at + least
 }

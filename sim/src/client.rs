@@ -65,6 +65,11 @@ impl Client {
     }
 
     fn hint(&self, hint: &Hint) {
+        if let Hint::Webhook(sandbox) | Hint::Drain(sandbox) = hint {
+            let place = self.world.tenants().iter().position(|tenant| tenant.sandbox == *sandbox);
+            let now = self.world.now();
+            self.world.ledger(|ledger| place.map(|place| ledger.told.insert(place, now)));
+        }
         self.processes().iter().for_each(|process| process.engine.hint(hint.clone()));
     }
 
@@ -211,6 +216,13 @@ impl Client {
         true
     }
 
+    /// Whether the sandbox's webhook is held.
+    pub async fn is_held(&self, sandbox: usize) -> bool {
+        let Some(store) = self.world.truth() else { return false };
+        let webhook = store.webhook_of(self.tenant(sandbox).sandbox).await;
+        matches!(webhook, Ok(Some(webhook)) if webhook.is_held())
+    }
+
     async fn delete(&self, process: &Process, sandbox: usize) -> bool {
         let tenant = self.tenant(sandbox);
         let webhook = match process.ask(process.store.webhook_of(tenant.sandbox)).await {
@@ -298,7 +310,8 @@ impl Client {
         self.world.ledger(|ledger| ledger.retried.insert(key));
         let tenant = self.tenant(sandbox);
         let id = view.event.key.id();
-        let retried = process.store.retry_delivery(tenant.sandbox, id, self.world.now(), audit(&self.world, "delivery"));
+        let retried =
+            process.store.retry_delivery(tenant.sandbox, id, self.world.now(), audit(&self.world, "delivery"));
         let answer = process.ask(retried).await;
         self.hint(&Hint::Deliveries { sandbox: tenant.sandbox, due: Vec::new() });
         matches!(answer, Some(Ok(_) | Err(StoreError::Conflict(_))))
@@ -315,9 +328,10 @@ impl Client {
 
     async fn pause_channels(&self, process: &Process, sandbox: usize, paused: bool) -> bool {
         let tenant = self.tenant(sandbox);
-        if !paused {
-            self.world.ledger(|ledger| ledger.channels_paused.remove(&sandbox));
-        }
+        self.world.ledger(|ledger| match paused {
+            true => drop(ledger.channels_pause_asked.insert(sandbox)),
+            false => drop(ledger.channels_paused.remove(&sandbox)),
+        });
         for id in tenant.channels {
             let Some(Ok(mut channel)) = process.ask(process.store.channel(tenant.sandbox, id)).await else {
                 return false;
@@ -330,10 +344,11 @@ impl Client {
             }
             self.hint(&Hint::Channel(id));
         }
-        if paused {
-            let now = self.world.now();
-            self.world.ledger(|ledger| ledger.channels_paused.insert(sandbox, now));
-        }
+        let now = self.world.now();
+        self.world.ledger(|ledger| match paused {
+            true => drop(ledger.channels_paused.insert(sandbox, now)),
+            false => drop(ledger.channels_pause_asked.remove(&sandbox)),
+        });
         true
     }
 }

@@ -59,7 +59,7 @@ impl Server {
         let (answer, latency) = Answer::thrown(&self.world, self.sandbox);
         tokio::time::sleep(latency).await;
         let (status, pause) = answer.status();
-        arrival::answered(&self.world, &received, place, status, pause);
+        arrival::answered(&self.world, self.process.number, &received, place, status, pause);
         match (answer, status) {
             (Answer::Hang, _) => std::future::pending().await,
             (_, None) => Err(reset()),
@@ -173,12 +173,7 @@ fn read(server: &Server, path: &str, headers: &HeaderMap, body: Bytes) -> Option
     })
 }
 
-fn respond(
-    answer: Answer,
-    status: u16,
-    pause: Option<u64>,
-    under_way: UnderWay,
-) -> io::Result<Response<AnswerBody>> {
+fn respond(answer: Answer, status: u16, pause: Option<u64>, under_way: UnderWay) -> io::Result<Response<AnswerBody>> {
     let part = Bytes::from_static(&[b'x'; 1024]);
     let (parts, between) = match answer {
         Answer::Drip => (u32::MAX, Some(Duration::from_secs(1))),

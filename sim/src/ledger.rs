@@ -30,12 +30,22 @@ pub struct Ledger {
     pub owners: BTreeMap<Shard, Owner>,
     /// When a webhook was last about to be held, by sandbox: by hand or by its answer 410.
     pub hold_asked: BTreeMap<usize, Timestamp>,
+    /// The last pause that an endpoint asked a process for, by process and webhook: from when, until when.
+    pub pauses: BTreeMap<(usize, usize), (Timestamp, Timestamp)>,
+    /// When the processes were last told of a change to a webhook, by sandbox: it ends a pause.
+    pub told: BTreeMap<usize, Timestamp>,
     /// Sandboxes whose webhook was drained.
     pub drained: BTreeSet<usize>,
     /// When sending was last paused, by sandbox, until it was resumed.
     pub channels_paused: BTreeMap<usize, Timestamp>,
+    /// Sandboxes where somebody asked to pause sending, and nobody to resume it.
+    pub channels_pause_asked: BTreeSet<usize>,
     /// Crashes and takeovers so far: each may make what was under way happen again.
     pub upsets: u32,
+    /// The first process of the present life.
+    pub first_of_life: usize,
+    /// Times that a process took shards over from another that was still there.
+    pub takeovers: usize,
     /// What answers were, counted by status; 0: none.
     pub answers: BTreeMap<u16, u32>,
 }
@@ -132,9 +142,14 @@ impl Ledger {
             mailed: BTreeMap::new(),
             owners: BTreeMap::new(),
             hold_asked: BTreeMap::new(),
+            pauses: BTreeMap::new(),
+            told: BTreeMap::new(),
             drained: BTreeSet::new(),
             channels_paused: BTreeMap::new(),
+            channels_pause_asked: BTreeSet::new(),
             upsets: 0,
+            first_of_life: 0,
+            takeovers: 0,
             answers: BTreeMap::new(),
         }
     }

@@ -35,24 +35,43 @@ fn parse_bug(text: &str) -> Result<store::planted::Bug, String> {
     found.map(|(_, bug)| bug).ok_or_else(|| "there is no such bug".to_owned())
 }
 
+/// Plants the bug, if one is to be; true where it is.
+#[cfg(feature = "planted-bugs")]
+fn plant(args: &Args) -> bool {
+    store::planted::plant(args.planted);
+    args.planted.is_some()
+}
+
+#[cfg(not(feature = "planted-bugs"))]
+fn plant(_: &Args) -> bool {
+    false
+}
+
 fn main() -> ExitCode {
     let args = Args::parse();
     if args.log {
         tracing_subscriber::fmt().without_time().with_writer(std::io::stderr).init();
     }
-    #[cfg(feature = "planted-bugs")]
-    store::planted::plant(args.planted);
+    let planted = plant(&args);
     let seeds = args.seeds.clone().unwrap_or_else(|| args.seed.map_or(0..200, |seed| seed..seed + 1));
     let (mut failed, mut count) = (0_u64, 0_u64);
     for seed in seeds {
         let report = run(seed, args.seed.is_some());
         count += 1;
         if args.seed.is_some() {
-            println!("{:?}\ntrace of {} lines, digest {:016x}", report.figures, report.trace.count(), report.trace.digest());
+            println!(
+                "{:?}\ntrace of {} lines, digest {:016x}",
+                report.figures,
+                report.trace.count(),
+                report.trace.digest()
+            );
         }
         if !report.violations.is_empty() {
             failed += 1;
             tell(&report);
+            if planted {
+                break;
+            }
         }
     }
     println!("{count} seeds, {failed} failed");

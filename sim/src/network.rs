@@ -91,7 +91,7 @@ impl Dial for Net {
             return Err(refused());
         }
         let (near, far) = duplex(CONNECTION_BYTES);
-        let number = self.world.throw(|dice| dice.next());
+        let number = self.world.throw(|dice| dice.draw());
         let server = endpoint::Server {
             world: Arc::clone(&self.world),
             process: Arc::clone(&self.process),
@@ -99,8 +99,7 @@ impl Dial for Net {
             line: number,
         };
         tokio::spawn(server.serve(far));
-        let line =
-            Line { stream: near, process: Arc::clone(&self.process), world: Arc::clone(&self.world), number };
+        let line = Line { stream: near, process: Arc::clone(&self.process), world: Arc::clone(&self.world), number };
         Ok((Either::Right(Box::new(line)), address.ip()))
     }
 }

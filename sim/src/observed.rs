@@ -52,20 +52,26 @@ impl Observed {
     fn note_leases(&self, leases: &[Lease]) {
         let since = self.world.now();
         let process = self.process.number;
-        let changed = self.world.ledger(|ledger| {
-            let mut changed = 0;
+        let (mut taken, mut from_another, mut doubled) = (0_usize, false, 0_usize);
+        self.world.ledger(|ledger| {
             for lease in leases {
                 let known = ledger.owners.get(&lease.shard).copied();
-                if known.is_none_or(|known| known.epoch < lease.epoch) {
+                if known.is_some_and(|known| known.process != process && known.epoch >= lease.epoch) {
+                    doubled += 1;
+                } else if known.is_none_or(|known| known.epoch < lease.epoch) {
+                    from_another |= known.is_some_and(|known| known.process >= ledger.first_of_life);
                     ledger.owners.insert(lease.shard, Owner { process, epoch: lease.epoch, since });
-                    changed += 1;
-                    ledger.upsets += u32::from(known.is_some_and(|known| known.process != process) && changed == 1);
+                    taken += 1;
                 }
             }
-            changed
+            ledger.takeovers += usize::from(from_another);
+            ledger.upsets += u32::from(from_another);
         });
-        if changed > 0 {
-            self.world.note(format_args!("p{process} owns {changed} shards anew"));
+        if taken > 0 {
+            self.world.note(format_args!("p{process} owns {taken} shards anew"));
+        }
+        if doubled > 0 {
+            self.world.violation(format!("p{process} got {doubled} shards under epochs that others have"));
         }
     }
 

@@ -17,8 +17,8 @@ pub struct Plan {
     pub length: Duration,
     /// How each process ends, one after the other; past the last one none ends before its time.
     pub ends: Vec<End>,
-    /// A freeze of the first process that lives long enough.
-    pub freeze: Option<Freeze>,
+    /// When whoever owns the shards stands still, one time after the other.
+    pub freezes: Vec<Freeze>,
     /// The share of hints about new messages that are lost.
     pub hints_lost: f64,
     /// The share of commits that the disk refuses.
@@ -112,8 +112,8 @@ pub enum Ending {
 /// A process that stands still while another takes its place.
 #[derive(Clone, Copy, Debug)]
 pub struct Freeze {
-    /// When, in the life of the process.
-    pub at: Duration,
+    /// So long after the last time, or the beginning of the life.
+    pub after: Duration,
     /// For how long.
     pub length: Duration,
 }
@@ -128,18 +128,16 @@ impl Plan {
         let mut actions = traffic(&mut rng, sandboxes.len(), length);
         operate(&mut rng, sandboxes.len(), length, &mut webhooks, &mut actions);
         actions.sort_by_key(|(at, _)| *at);
-        let ends = if rng.chance(0.75) { (0..rng.between(1, 5)).map(|_| end(&mut rng, length)).collect() } else { vec![] };
-        let freeze = rng.chance(0.4).then(|| Freeze {
-            at: rng.millis(500, millis(length)),
-            length: rng.millis(1_000, 100_000),
-        });
+        let ends =
+            if rng.chance(0.75) { (0..rng.between(1, 5)).map(|_| end(&mut rng, length)).collect() } else { vec![] };
+        let freezes = if rng.chance(0.4) { (0..rng.between(1, 4)).map(|_| freeze(&mut rng)).collect() } else { vec![] };
         Self {
             sandboxes,
             webhooks,
             actions,
             length,
             ends,
-            freeze,
+            freezes,
             hints_lost: rng.pick(&[0.0, 0.0, 0.2, 1.0]),
             commits_refused: rng.pick(&[0.0, 0.0, 0.0, 0.02]),
             store_slowness_ms: rng.pick(&[0, 2, 20, 60]),
@@ -223,6 +221,12 @@ fn operate(
             _ => actions.extend([(at, Action::PauseChannels(sandbox)), (later, Action::ResumeChannels(sandbox))]),
         }
     }
+}
+
+/// Most last about as long as it takes another process to take over: then both mean to own the shards.
+fn freeze(rng: &mut Rng) -> Freeze {
+    let length = if rng.chance(0.7) { rng.millis(20_000, 50_000) } else { rng.millis(500, 100_000) };
+    Freeze { after: rng.millis(500, 40_000), length }
 }
 
 fn end(rng: &mut Rng, length: Duration) -> End {

@@ -90,8 +90,7 @@ impl Process {
     pub async fn start(world: &Arc<World>, number: usize) -> Option<Self> {
         let state = Arc::new(ProcessState { number, stand: Default::default() });
         let inner = world.truth()?;
-        let store: Arc<dyn Store> =
-            Arc::new(Observed { world: Arc::clone(world), process: Arc::clone(&state), inner });
+        let store: Arc<dyn Store> = Arc::new(Observed { world: Arc::clone(world), process: Arc::clone(&state), inner });
         let clock: Arc<dyn Clock> = Arc::new(SimClock(Arc::clone(world)));
         let net = Arc::new(Net { world: Arc::clone(world), process: Arc::clone(&state) });
         let policy = EgressPolicy { allow_networks: Vec::new(), allow_http: true };

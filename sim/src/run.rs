@@ -9,7 +9,7 @@ use crate::trace::Trace;
 use crate::world::World;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use store::Store;
 use tokio::sync::Notify;
@@ -18,6 +18,8 @@ use tokio::sync::Notify;
 const LONGEST_END: Duration = Duration::from_secs(1_800);
 /// How often it is looked whether all is through.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// A second outcome may still be planned, which is told to nobody before it is due.
+const LAST_WAIT: Duration = Duration::from_secs(15);
 /// How long a process that is asked to stop may take.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 
@@ -47,6 +49,8 @@ pub struct Figures {
     pub taken: usize,
     /// Messages mailed more than once.
     pub mailed_twice: usize,
+    /// Shards that changed hands between processes of one life.
+    pub takeovers: usize,
     /// Simulated seconds.
     pub seconds: u64,
 }
@@ -57,7 +61,7 @@ pub fn run(seed: u64, is_shown: bool) -> Report {
     let run = Run {
         client: Client::new(Arc::clone(&world)),
         next_process: AtomicUsize::new(0),
-        has_frozen: AtomicBool::new(false),
+        frozen: AtomicUsize::new(0),
         world: Arc::clone(&world),
     };
     let lives = match tempfile::tempdir() {
@@ -80,6 +84,7 @@ fn figures(world: &World, lives: usize) -> Figures {
         arrivals: ledger.arrivals.values().map(Vec::len).sum(),
         taken: ledger.answers.range(200..300).map(|(_, count)| *count as usize).sum(),
         mailed_twice: ledger.mailed.values().filter(|times| **times > 1).count(),
+        takeovers: ledger.takeovers,
         seconds,
     })
 }
@@ -88,7 +93,8 @@ struct Run {
     world: Arc<World>,
     client: Client,
     next_process: AtomicUsize,
-    has_frozen: AtomicBool,
+    /// How many freezes there were.
+    frozen: AtomicUsize,
 }
 
 /// How a life ended.
@@ -181,6 +187,8 @@ impl Run {
     }
 
     async fn work(&self, store: &dyn Store) -> After {
+        let first = self.next_process.load(Ordering::Relaxed);
+        self.world.ledger(|ledger| ledger.first_of_life = first);
         if self.start().await.is_none() {
             return After::More;
         }
@@ -202,9 +210,16 @@ impl Run {
         let now = self.world.now();
         self.client.processes().iter().for_each(|process| process.state.stand.thaw(now));
         for (sandbox, plan) in self.world.plan.sandboxes.iter().enumerate() {
-            self.client.insist(usize::MAX, Action::ResumeChannels(sandbox)).await;
-            let hold = if plan.stays_paused { Action::Pause(sandbox) } else { Action::Resume(sandbox) };
-            self.client.insist(usize::MAX, hold).await;
+            // Only what is paused: every change makes its queue look at the store, and that it must do by itself.
+            let paused = self.world.ledger(|ledger| ledger.channels_pause_asked.contains(&sandbox));
+            if paused {
+                self.client.insist(usize::MAX, Action::ResumeChannels(sandbox)).await;
+            }
+            let is_held = self.client.is_held(sandbox).await;
+            if is_held != plan.stays_paused {
+                let hold = if plan.stays_paused { Action::Pause(sandbox) } else { Action::Resume(sandbox) };
+                self.client.insist(usize::MAX, hold).await;
+            }
         }
     }
 
@@ -213,10 +228,13 @@ impl Run {
         let deadline = tokio::time::Instant::now() + LONGEST_END;
         loop {
             left = checks::unsettled(&self.world, store, left).await;
-            if left.is_empty() || tokio::time::Instant::now() >= deadline || self.world.is_violated() {
+            if tokio::time::Instant::now() >= deadline || self.world.is_violated() {
                 return;
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(if left.is_empty() { LAST_WAIT } else { LOOK_EVERY }).await;
+            if left.is_empty() {
+                return;
+            }
         }
     }
 
@@ -243,25 +261,30 @@ impl Run {
         std::future::pending().await
     }
 
-    /// Once in a run: one process stands still for a while, and another is started.
+    /// Lets whoever owns the shards stand still, as often as planned; another process is there to take over.
     async fn freeze(&self) {
-        if let Some(freeze) = self.world.plan.freeze {
-            tokio::time::sleep(freeze.at).await;
-            let first = self.client.processes().into_iter().next();
-            if let Some(first) = first
-                && !self.world.is_calm()
-                && !self.has_frozen.swap(true, Ordering::Relaxed)
-            {
-                self.world.note(format_args!("p{} stands still", first.state.number));
-                first.state.stand.freeze();
-                let thaw = tokio::time::Instant::now() + freeze.length;
+        while let Some(freeze) = self.world.plan.freezes.get(self.frozen.load(Ordering::Relaxed)).copied() {
+            tokio::time::sleep(freeze.after).await;
+            self.frozen.fetch_add(1, Ordering::Relaxed);
+            let Some(process) = self.owner().filter(|_| !self.world.is_calm()) else { continue };
+            self.world.note(format_args!("p{} stands still", process.state.number));
+            process.state.stand.freeze();
+            let thaw = tokio::time::Instant::now() + freeze.length;
+            if self.client.processes().len() < 2 {
                 self.start().await;
-                tokio::time::sleep_until(thaw).await;
-                self.world.note(format_args!("p{} goes on", first.state.number));
-                first.state.stand.thaw(self.world.now());
             }
+            tokio::time::sleep_until(thaw).await;
+            self.world.note(format_args!("p{} goes on", process.state.number));
+            process.state.stand.thaw(self.world.now());
         }
         std::future::pending().await
+    }
+
+    /// The process that owns the first tenant's shard.
+    fn owner(&self) -> Option<Process> {
+        let tenant = self.world.tenants().first()?;
+        let owner = self.world.ledger(|ledger| ledger.owner(tenant))?;
+        self.client.processes().into_iter().find(|process| process.state.number == owner.process)
     }
 }
 

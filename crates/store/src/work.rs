@@ -172,6 +172,8 @@ pub enum What {
         at: Timestamp,
         /// What is told: a `delay`.
         delay: Outcome,
+        /// It stays `handing-over`: a former process may have sent it, and this try has made nobody wiser.
+        may_have_been_sent: bool,
     },
 }
 

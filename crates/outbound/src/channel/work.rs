@@ -210,7 +210,7 @@ impl ChannelWork {
         let now = self.clock.now();
         let schedule = configuration.settings.retry_schedule();
         match schedule.next(row.first_due, now, row.failures + 1, self.entropy.unit(), None) {
-            RetryDecision::At(at) => What::Retry { at, delay },
+            RetryDecision::At(at) => What::Retry { at, delay, may_have_been_sent: row.may_have_been_sent },
             RetryDecision::GiveUp => decided(Outcome { verdict: at_the_end, ..delay }),
         }
     }

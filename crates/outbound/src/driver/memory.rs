@@ -166,7 +166,9 @@ impl<W: Work> Memory<W> {
         let others = few.saturating_sub(self.urgent.len()).min(self.others.len());
         let others = self.others.split_off(others);
         let left: Vec<W::Key> = urgent.iter().chain(&others).map(W::key).collect();
-        left.iter().for_each(|key| drop(self.forget(key)));
+        for key in &left {
+            self.forget(key);
+        }
         self.shrink();
         !left.is_empty()
     }
@@ -174,7 +176,9 @@ impl<W: Work> Memory<W> {
     /// The same for those that are not urgent.
     pub(super) fn keep_urgent(&mut self) -> bool {
         let left: Vec<W::Key> = std::mem::take(&mut self.others).iter().map(W::key).collect();
-        left.iter().for_each(|key| drop(self.forget(key)));
+        for key in &left {
+            self.forget(key);
+        }
         !left.is_empty()
     }
 

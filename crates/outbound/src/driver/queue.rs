@@ -10,6 +10,7 @@ use futures_util::FutureExt;
 use model::circuit::{Change, Circuit, Sign};
 use model::clock::Timestamp;
 use model::ids::Shard;
+use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::{Arc, PoisonError};
@@ -33,6 +34,8 @@ pub(super) struct Queue<W: Work> {
     pub(super) queues: Arc<Handles<W>>,
     pub(super) signals: Arc<Signals>,
     pub(super) target: Option<(Arc<W::Target>, Shard)>,
+    /// The epoch of the shard's lease when it was looked at last; none: it was another node's.
+    pub(super) epoch: Option<u64>,
     /// The target is to be read anew.
     pub(super) is_stale: bool,
     pub(super) memory: Memory<W>,
@@ -46,6 +49,8 @@ pub(super) struct Queue<W: Work> {
     pub(super) reads: JoinSet<store::Result<Rows<W::Row>>>,
     /// Rows that a hint or the read under way may still show as due.
     pub(super) settled: Settled<W::Key>,
+    /// Rows written down since the read under way began: whatever it shows of them is from before.
+    pub(super) settled_meanwhile: HashSet<W::Key>,
     /// What the read under way finds may have changed since.
     pub(super) read_is_stale: bool,
     /// Rows were left to the store since the read under way began.
@@ -105,6 +110,7 @@ impl<W: Work> Queue<W> {
             queues,
             signals,
             target: None,
+            epoch: None,
             is_stale: true,
             memory,
             is_behind: false,
@@ -112,6 +118,7 @@ impl<W: Work> Queue<W> {
             looked: None,
             reads: JoinSet::new(),
             settled: Settled::new(now),
+            settled_meanwhile: HashSet::new(),
             read_is_stale: false,
             left_some: false,
             trouble_until: None,
@@ -363,6 +370,9 @@ impl<W: Work> Queue<W> {
 
     fn settle(&mut self, key: W::Key) {
         let Some(known) = self.memory.forget(&key) else { return };
+        if !self.reads.is_empty() {
+            self.settled_meanwhile.insert(key);
+        }
         // A hint can only be late where a read was faster.
         if known.came == Came::ByRead || !self.reads.is_empty() {
             self.settled.insert(key, known.due_at, Instant::now());

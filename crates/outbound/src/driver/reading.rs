@@ -28,20 +28,41 @@ impl<W: Work> Queue<W> {
         if self.trouble_until.is_some_and(|until| until <= Instant::now()) {
             self.trouble_until = None;
         }
+        if !self.is_ours() {
+            return;
+        }
         if self.is_stale && self.trouble_until.is_none() {
             self.read_target().await;
         }
         // Where the settings cannot be read, the former ones may be what was just changed.
         let Some((target, shard)) = self.target.clone().filter(|_| !self.is_stale) else { return };
         let now = self.shared.clock.now();
-        let Some(lease) = self.shared.leases.lease(shard, now) else {
-            // Another node's. If it becomes ours again, the poll finds what is due.
-            self.memory.keep(0);
-            self.look_at = None;
-            return;
-        };
+        let Some(lease) = self.shared.leases.lease(shard, now) else { return self.leave() };
+        self.epoch = Some(lease.epoch);
         self.start_read(now);
         self.start_steps(&target, lease, now).await;
+    }
+
+    /// Whether the shard is this node's, as far as is known. What is known from before it was another's is forgotten.
+    fn is_ours(&mut self) -> bool {
+        let Some((_, shard)) = &self.target else { return true };
+        let Some(lease) = self.shared.leases.lease(*shard, self.shared.clock.now()) else {
+            self.leave();
+            return false;
+        };
+        if self.epoch != Some(lease.epoch) {
+            self.leave();
+            self.fall_behind(self.shared.clock.now());
+        }
+        true
+    }
+
+    /// The shard is another node's. If it becomes this one's again, the poll finds what is due.
+    fn leave(&mut self) {
+        self.memory.keep(0);
+        (self.look_at, self.epoch) = (None, None);
+        // Settings and rows may have changed under the other node.
+        (self.is_stale, self.read_is_stale) = (true, true);
     }
 
     fn unpark(&mut self) {
@@ -53,7 +74,7 @@ impl<W: Work> Queue<W> {
         self.parked = parked;
         let ready: Vec<(Timestamp, W::Key)> = ready;
         for (until, key) in ready {
-            drop(self.memory.forget(&key));
+            self.memory.forget(&key);
             self.look_by(until);
         }
     }
@@ -115,6 +136,7 @@ impl<W: Work> Queue<W> {
             return;
         }
         (self.look_at, self.read_is_stale, self.left_some) = (None, false, false);
+        self.settled_meanwhile.clear();
         // Rows in memory are due in the store too and come first there: room for them, or the read finds no others.
         let limit = self.memory.known() + self.wanted(now).min(self.memory.room());
         let (work, id) = (Arc::clone(&self.work), self.id);
@@ -138,9 +160,18 @@ impl<W: Work> Queue<W> {
         (self.looked, self.active) = (Some(Instant::now()), Instant::now());
         self.is_behind = self.left_some || found.next_at.is_some_and(|at| at <= now);
         found.next_at.into_iter().for_each(|at| self.look_by(at));
+        let settled_meanwhile = std::mem::take(&mut self.settled_meanwhile);
         for row in found.rows {
-            let is_settled = self.settled.contains(W::key(&row), W::due_at(&row));
-            if !is_settled && !self.memory.hold(row, Came::ByRead) {
+            let key = W::key(&row);
+            if self.settled.contains(key, W::due_at(&row)) {
+                continue;
+            }
+            if settled_meanwhile.contains(&key) {
+                // It was made due anew, by hand, before or after it was written down: only another look can tell.
+                self.look_by(now);
+                continue;
+            }
+            if !self.memory.hold(row, Came::ByRead) {
                 self.fall_behind(now);
                 break;
             }

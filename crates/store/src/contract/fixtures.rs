@@ -123,7 +123,7 @@ pub fn exclusion() -> Exclusion {
 
 /// The channel's failed try, to be repeated at `at`.
 pub fn retry_at(at: Timestamp) -> What {
-    What::Retry { at, delay: Outcome::new(Verdict::Delay, START) }
+    What::Retry { at, delay: Outcome::new(Verdict::Delay, START), may_have_been_sent: false }
 }
 
 pub fn is_not_found<T>(result: Result<T>) -> bool {

@@ -26,7 +26,12 @@ impl Disk {
         let free = found.f_bavail.saturating_mul(found.f_frsize);
         let nearly_full = free < self.least_free_bytes;
         if self.is_nearly_full.swap(nearly_full, Ordering::Relaxed) != nearly_full {
-            tracing::warn!(nearly_full, free, least = self.least_free_bytes, "the free room on the disk crossed its limit");
+            tracing::warn!(
+                nearly_full,
+                free,
+                least = self.least_free_bytes,
+                "the free room on the disk crossed its limit"
+            );
         }
     }
 

@@ -173,12 +173,7 @@ impl Facts {
     }
 
     /// An execution with its campaign version.
-    pub fn stored_execution(
-        &self,
-        connection: &Connection,
-        sbx: i64,
-        id: ExecutionId,
-    ) -> Result<Arc<StoredExecution>> {
+    pub fn stored_execution(&self, connection: &Connection, sbx: i64, id: ExecutionId) -> Result<Arc<StoredExecution>> {
         self.executions.get_or((sbx, id), || {
             let mut query = connection.prepare_cached(
                 "SELECT request_id, ver, prio, expires_at, created_at, k FROM execution WHERE sbx = ?1 AND exec = ?2",

@@ -47,7 +47,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use writer::{Entrance, State, Tx, Writer};
+use writer::{Entrance, State, Tx, WeakEntrance, Writer};
 
 pub use writer::CommitSeam;
 
@@ -289,6 +289,27 @@ fn finish_deletions(connection: &Connection, state: &mut State) -> Result<()> {
     Ok(())
 }
 
+/// Ends the deletion of a webhook, however often the disk refuses: from its beginning on there is no way back, nor any
+/// other who would end it before the next start.
+async fn end_deletion(writer: WeakEntrance, sbx: i64, now: Timestamp) -> Result<()> {
+    let mut pause = Duration::from_millis(50);
+    loop {
+        let writer = writer.upgrade().ok_or_else(|| unavailable("the store is closed"))?;
+        let cancelled = writer.repeat(move |tx| deliver::cancel_some(tx, sbx, now, STEP)).await;
+        let ended = match cancelled {
+            Ok(_) => writer.once(move |tx| admin::end_delete_webhook(tx, sbx)).await,
+            Err(error) => Err(error),
+        };
+        match ended {
+            Err(StoreError::Unavailable(why)) => tracing::warn!(%why, "the deletion of a webhook waits"),
+            ended => return ended,
+        }
+        drop(writer);
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(2));
+    }
+}
+
 fn start_checkpoints(file: &Path, log_is_long: Arc<AtomicBool>, disk: Arc<disk::Disk>) -> Result<Checkpoints> {
     let connection = connect(file, Access::Write)?;
     let log = beside(file, "-wal");
@@ -518,8 +539,7 @@ impl Store for SqliteStore {
         // A task of its own, so that a caller that goes away does not leave it half done.
         let deletion = tokio::spawn(async move {
             let sbx = writer.once(move |tx| admin::begin_delete_webhook(tx, edit, &audit)).await?;
-            writer.repeat(move |tx| deliver::cancel_some(tx, sbx, now, STEP)).await?;
-            writer.once(move |tx| admin::end_delete_webhook(tx, sbx)).await
+            end_deletion(writer.downgrade(), sbx, now).await
         });
         deletion.await.map_err(unavailable)?
     }

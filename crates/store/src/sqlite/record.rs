@@ -66,7 +66,10 @@ pub(super) fn record(tx: &mut Tx<'_>, record: Record) -> Result<Recorded> {
             change.row.due_at = None;
             change.take(tx, outcome)?;
         }
-        What::Retry { at, delay } => change.retry(tx, at, delay)?,
+        What::Retry { at, delay, may_have_been_sent } => {
+            let state = if may_have_been_sent { MessageState::HandingOver } else { MessageState::Queued };
+            change.retry(tx, at, delay, state)?;
+        }
     }
     change.finish(tx)
 }
@@ -114,12 +117,12 @@ impl<'a> Change<'a> {
         }
     }
 
-    fn retry(&mut self, tx: &mut Tx<'_>, at: Timestamp, delay: Outcome) -> Result<()> {
+    fn retry(&mut self, tx: &mut Tx<'_>, at: Timestamp, delay: Outcome, state: MessageState) -> Result<()> {
         if !self.awaited_sending {
             return Ok(());
         }
         self.row.failures += 1;
-        self.row.progress.state = MessageState::Queued;
+        self.row.progress.state = state;
         (self.row.due_at, self.row.planned) = (Some(at), None);
         self.take(tx, delay)?;
         Ok(())

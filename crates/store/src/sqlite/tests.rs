@@ -24,7 +24,14 @@ impl Folder {
     fn open_for(&self, usage: Use, setup: Setup) -> Result<Arc<SqliteStore>> {
         let master_key = MasterKey::new(&setup.master_key);
         let max_waiting_messages = setup.max_waiting_messages;
-        SqliteStore::open(Options { file: self.file(), master_key, usage, max_waiting_messages, min_free_disk_bytes: 0 }).map(Arc::new)
+        SqliteStore::open(Options {
+            file: self.file(),
+            master_key,
+            usage,
+            max_waiting_messages,
+            min_free_disk_bytes: 0,
+        })
+        .map(Arc::new)
     }
 
     /// The same store twice: as the trait's and as itself.

@@ -66,7 +66,16 @@ pub(super) struct State {
 impl State {
     pub fn new(facts: Arc<Facts>, max_waiting: u64) -> Self {
         let epochs = vec![0; usize::from(SHARDS)];
-        Self { facts, memory: Memory::default(), sequence: 0, epochs, waiting: 0, max_waiting, careful: 0, spoiled: false }
+        Self {
+            facts,
+            memory: Memory::default(),
+            sequence: 0,
+            epochs,
+            waiting: 0,
+            max_waiting,
+            careful: 0,
+            spoiled: false,
+        }
     }
 }
 
@@ -180,6 +189,19 @@ pub(super) struct Entrance {
     jobs: mpsc::Sender<Box<dyn Job>>,
 }
 
+/// The same for work that is not to keep the writer alive between its tries.
+#[derive(Clone, Debug)]
+pub(super) struct WeakEntrance {
+    jobs: mpsc::WeakSender<Box<dyn Job>>,
+}
+
+impl WeakEntrance {
+    /// The way in, unless the store is closed.
+    pub fn upgrade(&self) -> Option<Entrance> {
+        self.jobs.upgrade().map(|jobs| Entrance { jobs })
+    }
+}
+
 impl Writer {
     /// Starts the thread. `log` is the file of the write-ahead log, `log_is_long` is set by the checkpoint thread.
     pub fn start(connection: Connection, state: State, log_is_long: Arc<AtomicBool>) -> std::io::Result<Self> {
@@ -267,6 +289,11 @@ impl Entrance {
         let closed = || StoreError::Unavailable("the store is closed".to_owned());
         self.jobs.send(job).await.map_err(|_| closed())?;
         answer.await.map_err(|_| closed())
+    }
+
+    /// The same way in for whoever does not keep the writer alive.
+    pub fn downgrade(&self) -> WeakEntrance {
+        WeakEntrance { jobs: self.jobs.downgrade() }
     }
 
     /// Repeats a bounded step of a long change until it finds nothing more; returns the sum.

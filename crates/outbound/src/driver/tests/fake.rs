@@ -202,7 +202,13 @@ impl Fake {
         let mut stored = self.stored.lock().unwrap();
         let Some(rows) = stored.get_mut(&row.key.0) else { return Written::default() };
         // Cancelled meanwhile: nothing changes.
-        let Some(row) = rows.remove(&(row.due_at, row.key.1)) else { return Written::default() };
+        let is_it = |(_, stored): &(&(Timestamp, u32), &Row)| stored.key == row.key && stored.failures == row.failures;
+        let place = match rows.contains_key(&(row.due_at, row.key.1)) {
+            true => Some((row.due_at, row.key.1)),
+            // Made due anew meanwhile.
+            false => rows.iter().find(is_it).map(|(place, _)| *place),
+        };
+        let Some(row) = place.and_then(|place| rows.remove(&place)) else { return Written::default() };
         if taken {
             self.taken.lock().unwrap().push(row.key);
         }

@@ -277,6 +277,22 @@ async fn a_hint_that_comes_after_its_row_was_read_and_done_repeats_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn rows_that_were_made_due_anew_while_under_way_are_not_repeated() {
+    for at in [1, 5, 8, 9, 10, 11, 15, 20] {
+        let rig = Rig::new();
+        rig.give(1, 0..2_000);
+        sleep(millis(at)).await;
+        rig.fake.make_due(1);
+        rig.driver.drain(1);
+        rig.until("all", |fake| fake.taken_of(1) >= 2_000).await;
+        sleep(secs(10)).await;
+        let tries: Vec<_> = rig.fake.tries_of(1).iter().map(|one| one.key).collect();
+        let repeated = tries.len() - tries.iter().collect::<HashSet<_>>().len();
+        assert_eq!(repeated, 0, "drained after {at} ms");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_step_that_panics_is_left_alone_and_the_others_go_on() {
     let rig = Rig::new().polling();
     rig.fake.behave(|key, at| if key.1 == 3 && at < secs(100) { Act::Panic } else { FAST });

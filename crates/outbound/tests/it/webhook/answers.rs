@@ -34,7 +34,8 @@ async fn any_2xx_is_success() {
 #[tokio::test]
 async fn an_echo_of_what_was_secret_is_not_kept() {
     let long = "x".repeat(EXCERPT_BYTES - 10);
-    for (echo, kept) in [("got hush-hush-hush!", "got …!".to_owned()), (&format!("{long}hush-hush-hush"), long.clone())] {
+    for (echo, kept) in [("got hush-hush-hush!", "got …!".to_owned()), (&format!("{long}hush-hush-hush"), long.clone())]
+    {
         let authority = Authority::new();
         let answer = format!("HTTP/1.1 500 No\r\ncontent-length: {}\r\n\r\n{echo}", echo.len());
         let receiver = Receiver::answering("127.0.0.1", authority.server(&[HOOK], Validity::Good), &answer).await;
