@@ -142,11 +142,13 @@ fn must_have_delivery(world: &World, execution: &Execution, event: &EventView) -
         let selects = events.map_or(status != Delay, |all| all.iter().any(|one| one == status.as_str()));
         plan.sandbox == execution.sandbox && selects
     };
+    // An event is recorded a little after the moment that it carries, or long after, where its process stood still.
+    let frozen: Duration = world.plan.freezes.iter().map(|freeze| freeze.length).sum();
+    let margin = Duration::from_secs(10) + frozen;
     world.ledger(|ledger| {
         ledger.webhooks.iter().enumerate().any(|(number, life)| {
-            // A moment's margin: an event is recorded a little after the moment that it carries.
             let there = life.made.is_some_and(|made| made < at)
-                && life.end_asked.is_none_or(|end| at + Duration::from_secs(10) < end);
+                && life.end_asked.is_none_or(|end| at + margin < end);
             there && wants(number)
         })
     })
