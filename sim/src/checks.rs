@@ -147,8 +147,7 @@ fn must_have_delivery(world: &World, execution: &Execution, event: &EventView) -
     let margin = Duration::from_secs(10) + frozen;
     world.ledger(|ledger| {
         ledger.webhooks.iter().enumerate().any(|(number, life)| {
-            let there = life.made.is_some_and(|made| made < at)
-                && life.end_asked.is_none_or(|end| at + margin < end);
+            let there = life.made.is_some_and(|made| made < at) && life.end_asked.is_none_or(|end| at + margin < end);
             there && wants(number)
         })
     })

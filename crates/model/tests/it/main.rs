@@ -1,5 +1,7 @@
 //! The feedback event's exact bytes, against golden files: a change of them is a change of what receivers get.
 
+#![expect(clippy::unwrap_used, reason = "tests say what they expect by failing")]
+
 use model::clock::Timestamp;
 use model::execution::{ExecutionFacts, Priority, Recipient};
 use model::feedback::{FeedbackEvent, Tenant};
