@@ -11,6 +11,12 @@ pub const DEFAULT_ORGANIZATION: &str = "default@EsitoOrg";
 /// The sandbox that every new organization of the first start has.
 pub const DEFAULT_SANDBOX: &str = "prod";
 
+/// Whether `id` can be an organization's: 1 to 128 letters, digits and `. _ - @`.
+pub fn is_organization_id(id: &str) -> bool {
+    let usual = |byte: u8| byte.is_ascii_alphanumeric() || b"._@-".contains(&byte);
+    (1..=128).contains(&id.len()) && id.bytes().all(usual)
+}
+
 /// A tenant (`imsOrg`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]

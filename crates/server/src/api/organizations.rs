@@ -8,7 +8,7 @@ use super::query::{List, NameInPath, Paging, Query};
 use axum::extract::State;
 use http::StatusCode;
 use model::fault::Faults;
-use model::tenancy::Organization;
+use model::tenancy::{Organization, is_organization_id};
 use serde::Deserialize;
 use std::sync::Arc;
 use store::StoreError;
@@ -40,8 +40,7 @@ impl Input for OrganizationRequest {
 impl OrganizationRequest {
     fn check(&self) -> Result<(), Problem> {
         let mut faults = Faults::default();
-        let usual = |byte: u8| byte.is_ascii_alphanumeric() || b"._@-".contains(&byte);
-        let fits = (1..=128).contains(&self.id.len()) && self.id.bytes().all(usual);
+        let fits = is_organization_id(&self.id);
         faults.require(fits, "$.id", "must have 1 to 128 letters, digits and . _ - @, such as acme@EsitoOrg");
         faults.check_name("$.name", &self.name);
         Ok(faults.into_result()?)

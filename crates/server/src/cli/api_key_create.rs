@@ -4,7 +4,7 @@ use super::tenancy::{Founder, KeyRequest, NewKey};
 use super::{ConfigArgs, Failure, Outcome, open_store, print_line};
 use crate::clock::{SystemClock, SystemEntropy};
 use model::clock::Clock as _;
-use model::tenancy::{DEFAULT_SANDBOX, Role};
+use model::tenancy::{DEFAULT_SANDBOX, Role, is_organization_id};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,9 +41,11 @@ fn role(name: &str) -> Result<Role, String> {
 }
 
 fn organization_id(id: &str) -> Result<String, String> {
-    let usual = |byte: u8| byte.is_ascii_alphanumeric() || b"._@-".contains(&byte);
-    let fits = (1..=128).contains(&id.len()) && id.bytes().all(usual);
-    if fits { Ok(id.to_owned()) } else { Err("1 to 128 letters, digits and . _ - @, such as acme@EsitoOrg".to_owned()) }
+    if is_organization_id(id) {
+        Ok(id.to_owned())
+    } else {
+        Err("1 to 128 letters, digits and . _ - @, such as acme@EsitoOrg".to_owned())
+    }
 }
 
 fn name(name: &str) -> Result<String, String> {
