@@ -87,6 +87,7 @@ macro_rules! contract_suite {
                 an_asynchronous_outcome_implies_sent,
                 a_message_is_handed_over_only_while_it_waits,
                 a_message_handed_over_before_a_crash_may_have_been_sent,
+                a_refusal_makes_nobody_wiser_about_an_earlier_hand_over,
                 one_bad_record_does_not_hide_the_others,
                 a_batch_may_be_about_one_message;
             deliver:

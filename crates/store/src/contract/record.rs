@@ -225,6 +225,19 @@ pub async fn a_message_is_handed_over_only_while_it_waits(bench: &dyn Bench) {
     assert_eq!(world.view(sent).await.state, MessageState::Sent);
 }
 
+pub async fn a_refusal_makes_nobody_wiser_about_an_earlier_hand_over(bench: &dyn Bench) {
+    let world = World::new(bench).await;
+    let message = world.message("r1").await;
+    assert!(world.store.hand_over(world.lease, vec![(world.sandbox.id, message)]).await.unwrap()[0]);
+    let world = world.reopen(bench).await;
+    let What::Retry { at: next, delay, .. } = retry_at(at(10)) else { unreachable!() };
+    let retry = What::Retry { at: next, delay, may_have_been_sent: true };
+    assert!(world.record_at(message, START, retry).await.done);
+    assert_eq!(world.view(message).await.state, MessageState::HandingOver);
+    let due = world.due_messages(next).await.messages.remove(0);
+    assert!(due.may_have_been_sent && due.failures == 1);
+}
+
 pub async fn a_message_handed_over_before_a_crash_may_have_been_sent(bench: &dyn Bench) {
     let world = World::new(bench).await;
     let message = world.message("r1").await;

@@ -539,7 +539,9 @@ impl Store for SqliteStore {
         // A task of its own, so that a caller that goes away does not leave it half done.
         let deletion = tokio::spawn(async move {
             let sbx = writer.once(move |tx| admin::begin_delete_webhook(tx, edit, &audit)).await?;
-            end_deletion(writer.downgrade(), sbx, now).await
+            let again = writer.downgrade();
+            drop(writer);
+            end_deletion(again, sbx, now).await
         });
         deletion.await.map_err(unavailable)?
     }

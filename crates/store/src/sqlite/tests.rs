@@ -403,3 +403,40 @@ async fn the_feed_goes_on_from_where_it_was() {
     assert_eq!(order, [late, message]);
     assert_eq!(world.store.organization(ACME).await.unwrap().id, ACME);
 }
+
+/// A disk that refuses the commits whose numbers are in here.
+#[derive(Debug)]
+struct FullDisk(std::ops::Range<u32>, std::sync::atomic::AtomicU32);
+
+#[async_trait]
+impl CommitSeam for FullDisk {
+    async fn before(&self) -> std::result::Result<(), String> {
+        let number = self.1.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        if self.0.contains(&number) { Err("the disk is full".to_owned()) } else { Ok(()) }
+    }
+
+    async fn after(&self) {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deletion_that_has_begun_ends_though_the_disk_is_full_for_a_while() {
+    let folder = Folder::new();
+    let (mut world, store) = folder.world().await;
+    let webhook = world.add_webhook(json!({})).await;
+    let due = world.delivery("r1").await;
+    store.close().await;
+    let options = Options {
+        file: folder.file(),
+        master_key: MasterKey::new(&Setup::default().master_key),
+        usage: Use::Work,
+        max_waiting_messages: 100,
+        min_free_disk_bytes: 0,
+    };
+    // The first commit marks it.
+    let disk = FullDisk(1..6, Default::default());
+    world.store = Arc::new(SqliteStore::open_inline(options, Arc::new(disk)).unwrap());
+    let edit = Edit { sandbox: world.sandbox.id, id: webhook.id, seen_revision: None };
+    world.store.delete_webhook(edit, at(1), world.audit("feedback-webhook.delete")).await.unwrap();
+    assert_eq!(world.state(&due).await, model::delivery::DeliveryState::Cancelled);
+    world.add_webhook(json!({})).await;
+}
