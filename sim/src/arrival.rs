@@ -40,7 +40,7 @@ pub async fn take(world: &Arc<World>, process: &Arc<ProcessState>, received: &Re
         _ => world.violation(format!("webhook-id {} is none of ours", received.event)),
     }
     let (now, body) = (world.now(), digest(&received.body));
-    let (place, request) = world.ledger(|ledger| note(ledger, number, received, now, body));
+    let (place, request) = world.ledger(|ledger| note(ledger, process, received, now, body));
     Taken { under_way: UnderWay::new(world, (number, received.webhook), request), place }
 }
 
@@ -52,13 +52,15 @@ pub fn shown(key: Option<EventKey>) -> String {
     })
 }
 
-fn note(ledger: &mut Ledger, process: usize, received: &Received, now: Timestamp, body: u64) -> (usize, usize) {
+fn note(ledger: &mut Ledger, process: &ProcessState, received: &Received, now: Timestamp, body: u64) -> (usize, usize) {
+    let is_fresh = now.since(received.began) < Duration::from_secs(1) && !process.stand.stood_since(received.began);
+    let process = process.number;
     let upsets = ledger.upsets;
     let arrivals = ledger.arrivals.entry(received.event).or_default();
     let is_echo = arrivals
         .last()
         .is_some_and(|last| last.process == process && last.began == received.began && last.answered.unwrap_or(0) == 0);
-    let is_rated = !is_echo && now.since(received.began) < Duration::from_secs(1);
+    let is_rated = !is_echo && is_fresh;
     let arrival = Arrival { at: now, began: received.began, process, body, answered: None, asked_pause: 0, upsets };
     arrivals.push(arrival);
     let place = arrivals.len() - 1;
@@ -188,7 +190,7 @@ fn check_pace(world: &World, process: &ProcessState, received: &Received) -> Opt
             || last.upsets != ledger.upsets
             || last.process != process.number
             || last.began == received.began;
-        let failed = last.answered.is_some_and(|status| status != 200 && status != 202 && status != 204);
+        let failed = last.answered.is_some_and(|status| !matches!(status, 200..=299 | 410));
         let pause = least.max(Duration::from_secs(last.asked_pause));
         let early = failed && now < last.at + pause;
         (early && !is_free).then(|| format!("tried again {:?} after a failure, not {pause:?}", now.since(last.at)))
@@ -200,7 +202,9 @@ fn check_pause(world: &World, process: &ProcessState, received: &Received) -> Op
     let now = world.now();
     world.ledger(|ledger| {
         let (from, until) = ledger.pauses.get(&(process.number, received.webhook)).copied()?;
-        let is_free = ledger.told.get(&received.sandbox).is_some_and(|told| *told >= from);
+        // Whoever stands still when the answer comes has not heard of it.
+        let is_free =
+            ledger.told.get(&received.sandbox).is_some_and(|told| *told >= from) || process.stand.stood_since(from);
         let early = received.began > from + SLACK && now < until;
         (early && !is_free).then(|| format!("tried {:?} before the pause is over", until.since(now)))
     })

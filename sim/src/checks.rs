@@ -153,17 +153,17 @@ fn must_have_delivery(world: &World, execution: &Execution, event: &EventView) -
     })
 }
 
-/// Whether a delivery was given up although another attempt would have been in time.
+/// Whether a delivery was given up although another attempt would have been in time. Time held does not count.
 fn gave_up_early(world: &World, execution: &Execution, event: &EventView) -> bool {
     let Some(ended) = event.delivery.as_ref().and_then(|delivery| delivery.ended_at) else { return false };
-    let least_give_up =
-        world.plan.webhooks.iter().filter(|plan| plan.sandbox == execution.sandbox).filter_map(|plan| {
-            let retry = &plan.settings["retry"];
-            let pause = retry["maxDelaySeconds"].as_u64()?.max(30) * 3 / 2;
-            Some(retry["giveUpAfterSeconds"].as_u64()?.saturating_sub(pause))
-        });
-    let least = Duration::from_secs(least_give_up.min().unwrap_or(0));
-    ended < event.event.recorded_at + least
+    let least_ms = world.plan.webhooks.iter().filter(|plan| plan.sandbox == execution.sandbox).filter_map(|plan| {
+        let retry = &plan.settings["retry"];
+        let longest_pause = retry["maxDelaySeconds"].as_i64()?.max(30) * 3 / 2;
+        Some((retry["giveUpAfterSeconds"].as_i64()? - longest_pause) * 1_000)
+    });
+    let recorded = event.event.recorded_at;
+    let held = world.ledger(|ledger| ledger.held_ms(execution.sandbox, recorded, ended));
+    ended.millis() - recorded.millis() < least_ms.min().unwrap_or(0) + held
 }
 
 /// The body of an event never changes.

@@ -108,11 +108,19 @@ impl Client {
                 let done = self.edit_webhook(process, sandbox, |webhook| webhook.control.paused = true).await;
                 if done {
                     let now = self.world.now();
-                    self.world.ledger(|ledger| ledger.hold_asked.insert(sandbox, now));
+                    let is_held = self.is_held(sandbox).await;
+                    self.world.ledger(|ledger| {
+                        ledger.hold_asked.insert(sandbox, now);
+                        if is_held {
+                            ledger.begin_hold(sandbox, now);
+                        }
+                    });
                 }
                 done
             }
             Action::Resume(sandbox) => {
+                let now = self.world.now();
+                self.world.ledger(|ledger| ledger.end_hold(sandbox, now));
                 let resume = |webhook: &mut Webhook| {
                     webhook.control.paused = false;
                     webhook.control.gone_at = None;
@@ -231,7 +239,10 @@ impl Client {
             _ => return false,
         };
         let (number, now) = (number_of(&webhook), self.world.now());
-        self.world.ledger(|ledger| *ledger.webhooks[number].end_asked.get_or_insert(now));
+        self.world.ledger(|ledger| {
+            ledger.webhooks[number].end_asked.get_or_insert(now);
+            ledger.end_hold(sandbox, now);
+        });
         let edit = Edit { sandbox: tenant.sandbox, id: webhook.id, seen_revision: None };
         let deleted = process.store.delete_webhook(edit, now, audit(&self.world, "webhook"));
         if !matches!(process.ask(deleted).await, Some(Ok(()))) {

@@ -30,6 +30,8 @@ pub struct Ledger {
     pub owners: BTreeMap<Shard, Owner>,
     /// When a webhook was last about to be held, by sandbox: by hand or by its answer 410.
     pub hold_asked: BTreeMap<usize, Timestamp>,
+    /// From when to when a webhook was held for certain, by sandbox.
+    pub holds: BTreeMap<usize, Vec<(Timestamp, Option<Timestamp>)>>,
     /// The last pause that an endpoint asked a process for, by process and webhook: from when, until when.
     pub pauses: BTreeMap<(usize, usize), (Timestamp, Timestamp)>,
     /// When the processes were last told of a change to a webhook, by sandbox: it ends a pause.
@@ -142,6 +144,7 @@ impl Ledger {
             mailed: BTreeMap::new(),
             owners: BTreeMap::new(),
             hold_asked: BTreeMap::new(),
+            holds: BTreeMap::new(),
             pauses: BTreeMap::new(),
             told: BTreeMap::new(),
             drained: BTreeSet::new(),
@@ -152,6 +155,30 @@ impl Ledger {
             takeovers: 0,
             answers: BTreeMap::new(),
         }
+    }
+
+    /// A webhook is held from now on.
+    pub fn begin_hold(&mut self, sandbox: usize, now: Timestamp) {
+        let holds = self.holds.entry(sandbox).or_default();
+        if holds.last().is_none_or(|(_, until)| until.is_some()) {
+            holds.push((now, None));
+        }
+    }
+
+    /// A webhook may be held no more.
+    pub fn end_hold(&mut self, sandbox: usize, now: Timestamp) {
+        if let Some((_, until)) = self.holds.get_mut(&sandbox).and_then(|holds| holds.last_mut()) {
+            until.get_or_insert(now);
+        }
+    }
+
+    /// For how long a webhook was held between these moments, at least; in milliseconds.
+    pub fn held_ms(&self, sandbox: usize, from: Timestamp, until: Timestamp) -> i64 {
+        let overlap = |(begin, end): &(Timestamp, Option<Timestamp>)| {
+            let end = end.map_or(until, |end| end.min(until));
+            (end.millis() - (*begin).max(from).millis()).max(0)
+        };
+        self.holds.get(&sandbox).map_or(0, |holds| holds.iter().map(overlap).sum())
     }
 
     /// The owner of a tenant's shard.

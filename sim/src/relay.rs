@@ -85,7 +85,9 @@ impl Relay {
             openings.push(Opening { is_resolved: false });
             (openings.iter().rev().skip(1).take_while(|one| !one.is_resolved).count(), openings.len() - 1)
         });
-        if unresolved > 0 && !message.may_have_been_sent {
+        // Whoever stands still right after the mark comes late: others have found the mark and did what follows.
+        let stood = self.process.stand.stood_since(began);
+        if unresolved > 0 && !message.may_have_been_sent && !stood {
             self.world.violation(format!("{} is handed over again, and nobody knows that it was", shown(key)));
         }
         let upsets = self.world.ledger(|ledger| ledger.upsets);
@@ -96,7 +98,7 @@ impl Relay {
             return place;
         };
         let state = store.message(tenant.sandbox, key).await.map(|view| view.state);
-        if !self.process.stand.stood_since(began) && !matches!(state, Ok(MessageState::HandingOver)) {
+        if !stood && !matches!(state, Ok(MessageState::HandingOver)) {
             self.world.violation(format!("{} is sent though it is {state:?}", shown(key)));
         }
         place
