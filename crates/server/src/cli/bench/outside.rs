@@ -12,28 +12,25 @@ const BODY: &str = "post.body";
 /// Headers that the tools set themselves.
 const THEIR_OWN: [&str; 2] = ["host", "content-length"];
 
-/// Posts the sample for some seconds, once by one thread and once by two, as it depends on the machine which is quicker;
-/// the tool's name and the most requests a second that it tells. None: no tool is there.
+/// How many threads a tool is run with: it depends on the machine which is quicker.
+pub const THREADS: [u32; 2] = [1, 2];
+
+/// Posts the sample for some seconds; the tool's name and the requests a second that it tells. None: no tool is there.
 pub async fn measure(
     folder: &Path,
     url: &str,
     sample: &Sample,
-    connections: u32,
+    (threads, connections): (u32, u32),
     seconds: u32,
 ) -> Result<Option<(&'static str, f64)>, String> {
     std::fs::write(folder.join(SCRIPT), lua(sample)).map_err(|error| error.to_string())?;
     std::fs::write(folder.join(BODY), &sample.body).map_err(|error| error.to_string())?;
-    let mut best: Option<(&'static str, f64)> = None;
-    for threads in [1, 2] {
-        let (connections, seconds, threads) = (connections.to_string(), seconds.to_string(), threads.to_string());
-        let options = ["-t", &threads, "-c", &connections];
-        let found = match wrk(folder, url, &options, &seconds).await? {
-            Some(found) => Some(("wrk", found)),
-            None => h2load(folder, url, &options, &seconds, sample).await?.map(|found| ("h2load", found)),
-        };
-        best = found.filter(|(_, found)| best.is_none_or(|(_, best)| *found > best)).or(best);
+    let [threads, connections, seconds] = [threads, connections, seconds].map(|number| number.to_string());
+    let options = ["-t", &threads, "-c", &connections];
+    match wrk(folder, url, &options, &seconds).await? {
+        Some(found) => Ok(Some(("wrk", found))),
+        None => Ok(h2load(folder, url, &options, &seconds, sample).await?.map(|found| ("h2load", found))),
     }
-    Ok(best)
 }
 
 async fn wrk(folder: &Path, url: &str, options: &[&str], seconds: &str) -> Result<Option<f64>, String> {
