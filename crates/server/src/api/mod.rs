@@ -169,7 +169,7 @@ pub fn router(api: Arc<Api>) -> axum::Router {
     router
         .method_not_allowed_fallback(async || Problem::MethodNotAllowed)
         .fallback(async || Problem::UnknownPath)
-        .layer(from_fn(answer_panics))
+        .layer(from_fn(carry_through))
         .layer(from_fn(leftover::read))
         .with_state(api)
 }
@@ -179,10 +179,17 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
     document::finish(routes().into_openapi())
 }
 
-/// A panic in a handler is a fault of ours: the caller gets a problem document, not a broken connection.
-async fn answer_panics(request: Request, next: Next) -> Response {
+/// What changes something goes on to its end though its caller goes away: between a commit and what the drivers are then
+/// told of it, a pause or a new URL would be known to the store alone. A panic in a handler is a fault of ours: the caller
+/// gets a problem document, not a broken connection.
+async fn carry_through(request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
-    AssertUnwindSafe(next.run(request)).catch_unwind().await.unwrap_or_else(|_| {
+    let answer = if request.method().is_safe() {
+        AssertUnwindSafe(next.run(request)).catch_unwind().await.ok()
+    } else {
+        tokio::spawn(next.run(request)).await.ok()
+    };
+    answer.unwrap_or_else(|| {
         tracing::error!(path, "a request ended in a panic");
         Problem::Internal.into_response()
     })

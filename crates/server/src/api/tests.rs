@@ -3,6 +3,7 @@
 mod house;
 mod webhook_proofs;
 
+use futures_util::FutureExt;
 use house::{House, PROD};
 use http::{Method, header};
 use model::clock::{Clock, Timestamp};
@@ -117,6 +118,36 @@ async fn a_webhook_lives_and_its_secrets_are_shown_once() {
     assert!(log.contains("feedback-webhook.rotate-key") && log.contains("feedback-webhook.delete"));
     for planted in [secret.as_str(), "planted-header", "PRIVATE KEY"] {
         assert!(!log.contains(planted), "{planted} in {log}");
+    }
+}
+
+/// Where the store knows of a change that the drivers were not told of, a paused webhook goes on being called.
+#[tokio::test]
+async fn a_change_is_told_to_the_drivers_though_its_caller_goes_away() {
+    let house = House::new().await;
+    let settings = json!({"name": "hook", "channels": ["email"], "url": "https://a.example/"});
+    let made = house.post(&house.admin, "/v1/feedback-webhooks", settings).await;
+    let path = format!("/v1/feedback-webhooks/{}", made.text("id"));
+    let told = || house.hints.0.lock().unwrap().iter().filter(|hint| matches!(hint, Hint::Webhook(_))).count();
+    for polls in 1..8 {
+        let before = told();
+        let action = if polls % 2 == 1 { "pause" } else { "resume" };
+        let action = format!("{path}/{action}");
+        let mut call = Box::pin(house.in_prod(&house.admin, Method::POST, &action, None));
+        for _ in 0..polls {
+            if call.as_mut().now_or_never().is_some() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        drop(call);
+        let hinted = async {
+            while told() == before {
+                tokio::task::yield_now().await;
+            }
+        };
+        let hinted = tokio::time::timeout(std::time::Duration::from_secs(20), hinted).await;
+        assert!(hinted.is_ok(), "after {polls} polls: {}", house.get(&house.admin, &path).await.body);
     }
 }
 
