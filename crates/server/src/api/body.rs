@@ -5,19 +5,24 @@ use super::problem::Problem;
 use super::shape::{self, Mode};
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use model::fault::Faults;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
 
 /// The most bytes of an execution's body: 20 recipients with the largest context each, and room for the rest.
 pub const MAX_EXECUTION_BYTES: usize = 6 * 1024 * 1024;
 
 /// The most bytes of every other body.
 pub const MAX_BYTES: usize = 1024 * 1024;
+
+/// How long a body may pause.
+const MAX_PAUSE: Duration = Duration::from_secs(30);
 
 /// What a caller may send as a body.
 pub trait Input: DeserializeOwned {
@@ -72,12 +77,25 @@ pub async fn read(request: Request, limit: usize) -> Result<Bytes, Problem> {
     if announced.is_some_and(|length: u64| length > limit as u64) {
         return Err(too_large());
     }
-    let collected = Limited::<Body>::new(request.into_body(), limit).collect().await;
-    match collected {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
-        Err(_) => Err(Problem::IncompleteBody),
+    let mut body = Limited::<Body>::new(request.into_body(), limit);
+    let mut first = Bytes::new();
+    let mut more = BytesMut::new();
+    // The pause is watched here and not by a layer around the body: such a body no longer says that it is empty, or how
+    // long it is.
+    while let Some(frame) = timeout(MAX_PAUSE, body.frame()).await.map_err(|_| Problem::IncompleteBody)? {
+        match frame {
+            Ok(frame) => match frame.into_data() {
+                Ok(data) if first.is_empty() => first = data,
+                Ok(data) => more.extend_from_slice(&data),
+                // Trailers, which nobody asked for.
+                Err(_) => {}
+            },
+            Err(error) if error.is::<LengthLimitError>() => return Err(too_large()),
+            Err(_) => return Err(Problem::IncompleteBody),
+        }
     }
+    // Most bodies are one frame, which need not be copied.
+    Ok(if more.is_empty() { first } else { [&first[..], &more[..]].concat().into() })
 }
 
 /// Whether the body is declared as JSON.
@@ -109,6 +127,7 @@ fn typed<T: Input>(mut value: Value) -> Result<T, Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_util::StreamExt;
 
     #[derive(Debug, serde::Deserialize)]
     struct Named {
@@ -152,5 +171,16 @@ mod tests {
         let streamed = request("application/json", Body::from_stream(futures_util::stream::iter(chunks)));
         assert_eq!(read(streamed, 10).await, Err(Problem::BodyTooLarge(10)));
         assert_eq!(read(request("application/json", "1234"), 10).await.unwrap().len(), 4);
+        let chunks = ["123", "45", "678"].map(Ok::<_, std::io::Error>);
+        let streamed = request("application/json", Body::from_stream(futures_util::stream::iter(chunks)));
+        assert_eq!(read(streamed, 10).await.unwrap(), "12345678");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_stands_still_is_given_up() {
+        let begun = futures_util::stream::iter([Ok::<_, std::io::Error>("{")]);
+        let stuck = begun.chain(futures_util::stream::pending());
+        let answer = read(request("application/json", Body::from_stream(stuck)), 10).await;
+        assert_eq!(answer, Err(Problem::IncompleteBody));
     }
 }

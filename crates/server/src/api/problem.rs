@@ -185,7 +185,10 @@ impl Problem {
         match self {
             Self::Validation(faults) => first_fault(faults.list()),
             Self::MalformedJson(why) => format!("the body is not JSON: {why}"),
-            Self::IncompleteBody => "the connection ended, or broke the framing, before the body was complete".into(),
+            Self::IncompleteBody => {
+                "the connection ended, paused for half a minute, or broke the framing, before the body was complete"
+                    .into()
+            }
             Self::MissingHeader(name) => {
                 format!("the header {name} is required, once and as plain text")
             }

@@ -33,11 +33,7 @@ use store::Store;
 use store::sqlite::Use;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
-use tower_http::timeout::RequestBodyTimeoutLayer;
 use wire::address::EgressPolicy;
-
-/// How long a request's body may pause.
-const BODY_PAUSE: Duration = Duration::from_secs(30);
 
 /// The number of a node that is the only one, in the ids of executions.
 const ONLY_NODE: u16 = 0;
@@ -116,9 +112,7 @@ impl Server {
         let founder = Founder { store: store.clone(), clock: world.clock.clone(), entropy: world.entropy.clone() };
         founder.first_start(show).await?;
         let (router, engine) = wire_up(config, address, store.clone(), world).await?;
-        let router = router
-            .layer(RequestBodyTimeoutLayer::new(BODY_PAUSE))
-            .layer(from_fn_with_state(life.clone(), refuse_when_stopping));
+        let router = router.layer(from_fn_with_state(life.clone(), refuse_when_stopping));
         life.spawn(listener::serve(listener, None, router, Bounds::default(), life.clone()));
         tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "ready");
         Ok(Self { address, life, store, engine })
