@@ -147,8 +147,7 @@ impl Api {
 }
 
 fn routes() -> OpenApiRouter<Arc<Api>> {
-    OpenApiRouter::with_openapi(document::base())
-        .merge(executions::routes())
+    let administration = OpenApiRouter::new()
         .merge(organizations::routes())
         .merge(sandboxes::routes())
         .merge(api_keys::routes())
@@ -160,6 +159,12 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(lookups::routes())
         .merge(feedback_events::routes())
         .merge(deliveries::routes())
+        .layer(from_fn(carry_through));
+    // Executions do without: whoever is not told of their messages finds them, and a task for each costs a tenth of their
+    // rate.
+    OpenApiRouter::with_openapi(document::base())
+        .merge(executions::routes())
+        .merge(administration)
         .merge(well_known::routes())
 }
 
@@ -169,7 +174,7 @@ pub fn router(api: Arc<Api>) -> axum::Router {
     router
         .method_not_allowed_fallback(async || Problem::MethodNotAllowed)
         .fallback(async || Problem::UnknownPath)
-        .layer(from_fn(carry_through))
+        .layer(from_fn(answer_panics))
         .layer(from_fn(leftover::read))
         .with_state(api)
 }
@@ -180,16 +185,21 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 }
 
 /// What changes something goes on to its end though its caller goes away: between a commit and what the drivers are then
-/// told of it, a pause or a new URL would be known to the store alone. A panic in a handler is a fault of ours: the caller
-/// gets a problem document, not a broken connection.
+/// told of it, a pause or a new URL would be known to the store alone.
 async fn carry_through(request: Request, next: Next) -> Response {
+    if request.method().is_safe() {
+        return next.run(request).await;
+    }
+    match tokio::spawn(next.run(request)).await {
+        Ok(response) => response,
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    }
+}
+
+/// A panic in a handler is a fault of ours: the caller gets a problem document, not a broken connection.
+async fn answer_panics(request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
-    let answer = if request.method().is_safe() {
-        AssertUnwindSafe(next.run(request)).catch_unwind().await.ok()
-    } else {
-        tokio::spawn(next.run(request)).await.ok()
-    };
-    answer.unwrap_or_else(|| {
+    AssertUnwindSafe(next.run(request)).catch_unwind().await.unwrap_or_else(|_| {
         tracing::error!(path, "a request ended in a panic");
         Problem::Internal.into_response()
     })
