@@ -14,13 +14,20 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 /// The most jobs of one commit.
 const JOBS_PER_COMMIT: usize = 512;
 /// After a unit failed half-way, this many commits guard each unit by a savepoint: long enough for the same unit to come
 /// again and fail alone.
 const CAREFUL_COMMITS: u32 = 100;
+/// While more than single units come, commits begin no closer together than this: each costs about as much processor time
+/// as a dozen units, however few it holds. What is alone never waits.
+const BETWEEN_COMMITS: Duration = Duration::from_millis(1);
+/// A commit of fewer units says that little comes.
+const UNITS_OF_A_CROWD: usize = 8;
 /// The most jobs that wait; past it callers wait in turn.
 const JOBS_WAITING: usize = 4096;
 /// When the write-ahead log has grown to this, the writer itself finishes the checkpoint, so that the log starts anew.
@@ -136,6 +143,8 @@ impl Tx<'_> {
 
 /// Something to do in a transaction. `settle` tells its caller once the commit is decided, and why it failed if it did.
 trait Job: Send {
+    /// How many units it is.
+    fn units(&self) -> usize;
     fn run(&mut self, tx: &mut Tx<'_>);
     fn settle(self: Box<Self>, failure: Option<&str>);
 }
@@ -150,6 +159,10 @@ struct Units<I, T, F> {
 }
 
 impl<I: Send, T: Send, F: FnMut(&mut Tx<'_>, I) -> Result<T> + Send> Job for Units<I, T, F> {
+    fn units(&self) -> usize {
+        self.inputs.len()
+    }
+
     fn run(&mut self, tx: &mut Tx<'_>) {
         for input in std::mem::take(&mut self.inputs) {
             let work = &mut self.work;
@@ -309,6 +322,14 @@ impl Entrance {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "the writer has a thread of its own, and what comes meanwhile gathers")]
+fn sleep_until(moment: Instant) {
+    let left = moment.saturating_duration_since(Instant::now());
+    if !left.is_zero() {
+        std::thread::sleep(left);
+    }
+}
+
 fn write_until_closed(
     connection: &Connection,
     mut state: State,
@@ -316,9 +337,14 @@ fn write_until_closed(
     log_is_long: &AtomicBool,
 ) {
     let mut batch = Vec::with_capacity(JOBS_PER_COMMIT);
+    let mut next_at = Instant::now();
     while let Some(first) = waiting.blocking_recv() {
         batch.push(first);
+        sleep_until(next_at);
+        let begun = Instant::now();
         gather(&mut batch, &mut waiting);
+        let units: usize = batch.iter().map(|job| job.units()).sum();
+        next_at = if units >= UNITS_OF_A_CROWD { begun + BETWEEN_COMMITS } else { begun };
         let failure = commit(connection, &mut state, &mut batch, None);
         settle(&mut batch, failure.as_deref());
         if log_is_long.swap(false, Ordering::Relaxed) {
@@ -433,7 +459,7 @@ pub(super) fn checkpoint_until_closed(
 ) {
     use std::sync::mpsc::RecvTimeoutError;
     let mut moved_at = 0;
-    while let Err(RecvTimeoutError::Timeout) = closed.recv_timeout(std::time::Duration::from_millis(500)) {
+    while let Err(RecvTimeoutError::Timeout) = closed.recv_timeout(Duration::from_millis(500)) {
         disk.look();
         let length = std::fs::metadata(log).map_or(0, |file| file.len());
         if length == moved_at && length < LOG_LIMIT_BYTES {
