@@ -25,7 +25,7 @@ const JOBS_PER_COMMIT: usize = 512;
 const CAREFUL_COMMITS: u32 = 100;
 /// While more than single units come, commits begin no closer together than this: each costs about as much processor time
 /// as a dozen units, however few it holds. What is alone never waits.
-const BETWEEN_COMMITS: Duration = Duration::from_millis(1);
+const BETWEEN_COMMITS: Duration = Duration::from_micros(500);
 /// A commit of fewer units says that little comes.
 const UNITS_OF_A_CROWD: usize = 8;
 /// The most jobs that wait; past it callers wait in turn.
