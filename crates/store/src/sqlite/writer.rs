@@ -1,7 +1,8 @@
 //! The one writer: a thread that commits whatever has gathered.
 //!
-//! While one commit waits for the disk the next jobs gather, so that many share an fsync (group commit). Each unit of
-//! work has a savepoint: one that fails is undone alone. Nobody hears of success before the commit is on disk.
+//! While one commit waits for the disk the next jobs gather, so that many share an fsync (group commit). A unit that
+//! fails before its first write fails alone; one that may fail later has a savepoint, or the whole commit is undone and
+//! its callers come again. Nobody hears of success before the commit is on disk.
 
 use super::facts::Facts;
 use crate::{Result, StoreError};
