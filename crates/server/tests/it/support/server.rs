@@ -92,6 +92,10 @@ impl Server {
         command.args(&words[1..]).arg("serve").arg("--config").arg(self.file("esito.toml"));
         command.arg("--print-key-file").arg(self.file("key"));
         command.stdout(Stdio::piped()).stderr(log).stdin(Stdio::null()).kill_on_drop(true);
+        // What is meant for a test, or for a server of the developer's own, is not meant for this one.
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"ESITO_")) {
+            command.env_remove(name);
+        }
         let mut child = command.spawn().expect("the program starts");
         let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
         let found = must("the server to be ready", async {
