@@ -160,8 +160,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(feedback_events::routes())
         .merge(deliveries::routes())
         .layer(from_fn(carry_through));
-    // Executions do without: whoever is not told of their messages finds them, and a task for each costs a tenth of their
-    // rate.
+    // Executions do without: messages that no driver was told of are found in the store within seconds.
     OpenApiRouter::with_openapi(document::base())
         .merge(executions::routes())
         .merge(administration)
