@@ -24,8 +24,8 @@ const JOBS_PER_COMMIT: usize = 512;
 /// After a unit failed half-way, this many commits guard each unit by a savepoint: long enough for the same unit to come
 /// again and fail alone.
 const CAREFUL_COMMITS: u32 = 100;
-/// While more than single units come, commits begin no closer together than this: each costs about as much processor time
-/// as a dozen units, however few it holds. What is alone never waits.
+/// While more than single units come, commits begin no closer together than this: each costs an fsync and the writing of
+/// every page it touched, however few units it holds. What comes alone does not wait.
 const BETWEEN_COMMITS: Duration = Duration::from_micros(500);
 /// A commit of fewer units says that little comes.
 const UNITS_OF_A_CROWD: usize = 8;
