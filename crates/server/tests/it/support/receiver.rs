@@ -87,6 +87,9 @@ impl Got {
     }
 }
 
+/// After so long without anything new, what came is looked through.
+const MOMENT: Duration = Duration::from_millis(100);
+
 /// What to answer.
 #[derive(Clone, Debug)]
 pub struct Reply {
@@ -127,7 +130,12 @@ impl Receiver {
         let url = format!("https://localhost:{}/hook", listener.local_addr().unwrap().port());
         let (told, count) = watch::channel(0);
         let behave: Arc<Behave> = Arc::new(behave);
-        let shared = Shared { got: Arc::default(), told: Arc::new(told), behave: Arc::new(Mutex::new(behave)) };
+        let shared = Shared {
+            got: Arc::default(),
+            by_id: Arc::default(),
+            told: Arc::new(told),
+            behave: Arc::new(Mutex::new(behave)),
+        };
         let (got, behave) = (Arc::clone(&shared.got), Arc::clone(&shared.behave));
         tokio::spawn(accept(listener, authority.acceptor(), shared));
         Self { url, got, count, behave }
@@ -142,30 +150,23 @@ impl Receiver {
         self.got.lock().unwrap().clone()
     }
 
-    /// Waits until `enough` says so of all that came.
+    /// Waits until `enough` says so of all that came, as long as something comes at all. A long run is not looked
+    /// through at each arrival: only when a twentieth more has come, or nothing for a moment.
     pub async fn wait_until(&self, what: &str, enough: impl Fn(&[Got]) -> bool) -> Vec<Got> {
         let mut count = self.count.clone();
-        let waiting = async {
-            loop {
-                count.borrow_and_update();
-                let got = self.got();
-                if enough(&got) {
-                    return got;
-                }
-                count.changed().await.expect("the receiver lives as long as the test");
+        loop {
+            let seen = *count.borrow_and_update();
+            let got = self.got();
+            if enough(&got) {
+                return got;
             }
-        };
-        match tokio::time::timeout(super::HANG, waiting).await {
-            Ok(got) => got,
-            Err(_) => {
-                let seen: Vec<_> =
-                    self.got().iter().map(|got| (got.recipient(), got.event_status(), got.status)).collect();
-                panic!(
-                    "waited for {what}; got {} requests, the last {:?}",
-                    seen.len(),
-                    seen.iter().rev().take(10).collect::<Vec<_>>()
-                )
+            let next_look = seen + seen / 20;
+            if !came(&mut count, super::HANG).await {
+                let told = |got: &Got| (got.recipient(), got.event_status(), got.status);
+                let last: Vec<_> = got.iter().rev().take(10).map(told).collect();
+                panic!("waited for {what}; got {} requests, the last {last:?}", got.len());
             }
+            while *count.borrow() <= next_look && came(&mut count, MOMENT).await {}
         }
     }
 
@@ -176,9 +177,19 @@ impl Receiver {
     }
 }
 
+/// Whether something more comes within this time.
+async fn came(count: &mut watch::Receiver<usize>, within: Duration) -> bool {
+    match tokio::time::timeout(within, count.changed()).await {
+        Ok(told) => told.map(|()| true).expect("the receiver lives as long as the test"),
+        Err(_) => false,
+    }
+}
+
 #[derive(Clone)]
 struct Shared {
     got: Arc<Mutex<Vec<Got>>>,
+    /// How many came with each `webhook-id`.
+    by_id: Arc<Mutex<HashMap<String, usize>>>,
     told: Arc<watch::Sender<usize>>,
     behave: Arc<Mutex<Arc<Behave>>>,
 }
@@ -204,7 +215,12 @@ async fn answer(request: Request<Incoming>, shared: Shared) -> Result<Response<F
         .collect();
     let Ok(body) = request.into_body().collect().await else { return Ok(Response::new(Full::default())) };
     let mut got = Got { headers, body: body.to_bytes().to_vec(), status: 0 };
-    let before = shared.got.lock().unwrap().iter().filter(|one| one.id() == got.id()).count();
+    let before = {
+        let mut by_id = shared.by_id.lock().unwrap();
+        let count = by_id.entry(got.id().to_owned()).or_default();
+        *count += 1;
+        *count - 1
+    };
     let behave = Arc::clone(&shared.behave.lock().unwrap());
     let reply = behave(&got, before);
     if !reply.delay.is_zero() {
