@@ -6,11 +6,14 @@ use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
-use hyper::client::conn::http1::{Builder, SendRequest};
+use hyper::client::conn::http1::{Builder, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
 use model::delivery::AttemptError;
 use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
@@ -26,16 +29,21 @@ const MAX_BUFFER_BYTES: usize = 32 * 1024;
 const MAX_AGE: Duration = Duration::from_secs(300);
 
 /// A connection, ready for a request.
+///
+/// Whoever waits for an answer drives the connection too: as a task of its own it cost two switches between tasks for
+/// each request.
 #[derive(Debug)]
 pub(super) struct Sender {
     requests: SendRequest<Full<Bytes>>,
+    connection: Option<Box<Connection<TokioIo<Stream>, Full<Bytes>>>>,
     opened: Instant,
 }
 
 impl Sender {
-    /// Waits until the next request can be sent.
+    /// Waits until the next request can be sent. An idle connection that the peer has closed is noticed here.
     pub(super) async fn ready(&mut self) -> hyper::Result<()> {
-        self.requests.ready().await
+        drive_once(&mut self.connection).await;
+        drive(&mut self.connection, self.requests.ready()).await
     }
 
     /// Sends a request; an error says whether it was sent at all.
@@ -43,16 +51,71 @@ impl Sender {
         &mut self,
         request: Request<Full<Bytes>>,
     ) -> Result<Response<Incoming>, TrySendError<Request<Full<Bytes>>>> {
-        self.requests.try_send_request(request).await
+        drive(&mut self.connection, self.requests.try_send_request(request)).await
     }
 
     /// Sends a request.
     pub(super) async fn send_request(&mut self, request: Request<Full<Bytes>>) -> hyper::Result<Response<Incoming>> {
-        self.requests.send_request(request).await
+        drive(&mut self.connection, self.requests.send_request(request)).await
+    }
+
+    /// Reads of an answer that came on this connection.
+    pub(super) async fn read<T>(&mut self, reading: impl Future<Output = T>) -> T {
+        drive(&mut self.connection, reading).await
     }
 
     fn is_usable(&self, now: Instant) -> bool {
         !self.requests.is_closed() && now < self.opened + MAX_AGE
+    }
+}
+
+impl Drop for Sender {
+    /// Lets the connection close in order: it ends by itself once there is nothing to send on it.
+    fn drop(&mut self) {
+        if let (Some(connection), Ok(runtime)) = (self.connection.take(), tokio::runtime::Handle::try_current()) {
+            runtime.spawn(end(connection));
+        }
+    }
+}
+
+async fn end<T: IntoFuture<Output = hyper::Result<()>>>(connection: T) {
+    if let Err(error) = connection.await {
+        tracing::trace!(%error, "a connection to an endpoint ended");
+    }
+}
+
+/// Waits for what comes over a connection, and moves the connection on meanwhile.
+async fn drive<C, T>(connection: &mut Option<C>, waiting: impl Future<Output = T>) -> T
+where
+    C: Future<Output = hyper::Result<()>> + Unpin,
+{
+    let mut waiting = pin!(waiting);
+    poll_fn(|context| {
+        // What is to be sent, then the connection, then what it may have brought.
+        if let Poll::Ready(done) = waiting.as_mut().poll(context) {
+            return Poll::Ready(done);
+        }
+        advance(connection, context);
+        waiting.as_mut().poll(context)
+    })
+    .await
+}
+
+async fn drive_once<C: Future<Output = hyper::Result<()>> + Unpin>(connection: &mut Option<C>) {
+    poll_fn(|context| {
+        advance(connection, context);
+        Poll::Ready(())
+    })
+    .await;
+}
+
+fn advance<C: Future<Output = hyper::Result<()>> + Unpin>(connection: &mut Option<C>, context: &mut Context<'_>) {
+    let Some(running) = connection else { return };
+    if let Poll::Ready(ended) = Pin::new(running).poll(context) {
+        if let Err(error) = ended {
+            tracing::trace!(%error, "a connection to an endpoint ended");
+        }
+        *connection = None;
     }
 }
 
@@ -65,13 +128,7 @@ pub(super) async fn open(network: &Network, origin: &Origin, within: Duration) -
 async fn start(stream: Stream) -> Result<Sender, hyper::Error> {
     let opened = Instant::now();
     let (requests, connection) = Builder::new().max_buf_size(MAX_BUFFER_BYTES).handshake(TokioIo::new(stream)).await?;
-    // Ends by itself: when the peer closes, and when the sender or an unfinished answer is dropped.
-    tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::trace!(%error, "a connection to an endpoint ended");
-        }
-    });
-    Ok(Sender { requests, opened })
+    Ok(Sender { requests, connection: Some(Box::new(connection)), opened })
 }
 
 /// The idle connections. How many are in use is the caller's to bound; this bounds how many wait.

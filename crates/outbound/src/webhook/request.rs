@@ -154,13 +154,13 @@ impl Endpoint {
 
     /// Reads what is wanted of the body. A connection whose answer is at its end is kept, any other closed by dropping
     /// both of its halves.
-    async fn finish(&self, mut body: Incoming, sender: Sender, deadline: Instant) -> (Option<String>, BodyEnd) {
+    async fn finish(&self, mut body: Incoming, mut sender: Sender, deadline: Instant) -> (Option<String>, BodyEnd) {
         if body.is_end_stream() {
             self.pool.put(sender);
             return (None, BodyEnd::Read);
         }
         let mut excerpt = Vec::new();
-        let end = match timeout_at(deadline, read_body(&mut body, &mut excerpt)).await {
+        let end = match timeout_at(deadline, sender.read(read_body(&mut body, &mut excerpt))).await {
             Ok(true) => {
                 self.pool.put(sender);
                 BodyEnd::Read

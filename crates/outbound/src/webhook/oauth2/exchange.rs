@@ -46,7 +46,7 @@ pub(super) async fn fetch(
     let mut sender = open(network, &place.origin, within).await.map_err(|error| error.message)?;
     let answer = sender.send_request(message(place, request)).await;
     let (head, body) = answer.map_err(|error| exchange_error(&error).message)?.into_parts();
-    let body = match Limited::new(body, MAX_BODY_BYTES).collect().await {
+    let body = match sender.read(Limited::new(body, MAX_BODY_BYTES).collect()).await {
         Ok(body) => body.to_bytes(),
         Err(error) if error.is::<LengthLimitError>() => {
             return Err(format!("its answer is longer than {} KiB", MAX_BODY_BYTES / 1024));
