@@ -7,6 +7,8 @@ use super::reading::{ROWS_FOR_PROBES, ROWS_IN_MEMORY};
 use super::signals::{self, Signals};
 use super::{Handles, POLL, Rows, Shared, Stepped, Turn, Work, Written};
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use model::circuit::{Change, Circuit, Sign};
 use model::clock::Timestamp;
 use model::ids::Shard;
@@ -69,7 +71,8 @@ pub(super) struct Queue<W: Work> {
     pub(super) is_throttled: bool,
     /// Known rows that are left alone for a while.
     pub(super) parked: Vec<(Timestamp, W::Key)>,
-    pub(super) steps: JoinSet<Ended<W>>,
+    /// Steps under way. They are polled by the queue's own task: a task for each cost more than most steps do.
+    pub(super) steps: FuturesUnordered<BoxFuture<'static, Ended<W>>>,
     /// The places of the reserve among those that the steps hold.
     pub(super) of_reserve: usize,
     pub(super) done: Vec<(W::Key, W::Done)>,
@@ -130,7 +133,7 @@ impl<W: Work> Queue<W> {
             is_rated: false,
             is_throttled: false,
             parked: Vec::new(),
-            steps: JoinSet::new(),
+            steps: FuturesUnordered::new(),
             of_reserve: 0,
             done: Vec::new(),
             unwritten: 0,
@@ -156,7 +159,7 @@ impl<W: Work> Queue<W> {
             tokio::select! {
                 biased;
                 () = &mut stopped => {}
-                Some(ended) = self.steps.join_next() => self.ended(ended),
+                Some(ended) = self.steps.next() => self.ended(ended),
                 Some(written) = self.writes.join_next() => self.written(written),
                 Some(found) = self.reads.join_next() => self.found(found),
                 rows = inbox.recv() => match rows {
@@ -172,7 +175,8 @@ impl<W: Work> Queue<W> {
 
     /// Takes what has come meanwhile in one go: the next advance sees all of it.
     fn gather(&mut self, inbox: &mut mpsc::Receiver<Vec<W::Row>>) {
-        while let Some(ended) = self.steps.try_join_next() {
+        // What this leaves unpolled the next select polls.
+        while let Some(Some(ended)) = self.steps.next().now_or_never() {
             self.ended(ended);
         }
         while let Some(written) = self.writes.try_join_next() {
@@ -188,7 +192,7 @@ impl<W: Work> Queue<W> {
         loop {
             self.start_write();
             tokio::select! {
-                Some(ended) = self.steps.join_next() => self.ended(ended),
+                Some(ended) = self.steps.next() => self.ended(ended),
                 Some(written) = self.writes.join_next() => self.written(written),
                 else => return,
             }
@@ -302,9 +306,8 @@ impl<W: Work> Queue<W> {
 
     // ---- what came of steps ----
 
-    pub(super) fn ended(&mut self, ended: Result<Ended<W>, JoinError>) {
-        // Steps catch their panics and are never aborted.
-        let Ok(Ended { key, number, turn, of_reserve, stepped }) = ended else { return };
+    pub(super) fn ended(&mut self, ended: Ended<W>) {
+        let Ended { key, number, turn, of_reserve, stepped } = ended;
         self.of_reserve -= usize::from(of_reserve);
         let now = self.shared.clock.now();
         let stepped = stepped.unwrap_or_else(|| Stepped {

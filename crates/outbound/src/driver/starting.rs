@@ -98,11 +98,12 @@ impl<W: Work> Queue<W> {
         let of_reserve = place.as_ref().is_some_and(|place| place.is_of_reserve);
         self.of_reserve += usize::from(of_reserve);
         let (work, target) = (Arc::clone(&self.work), Arc::clone(target));
-        self.steps.spawn(async move {
+        let step = async move {
             let stepped = AssertUnwindSafe(work.step(&target, row, turn, lease)).catch_unwind().await;
             drop(place);
             Ended { key, number, turn, of_reserve, stepped: stepped.ok() }
-        });
+        };
+        self.steps.push(Box::pin(step));
     }
 
     /// When there is something to do even if nobody says so.
