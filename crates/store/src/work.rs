@@ -150,8 +150,20 @@ pub struct Record {
     pub lease: Option<Lease>,
     /// Now.
     pub now: Timestamp,
+    /// The message as the caller saw it, where nothing had been recorded of it yet: as long as that is so, the store
+    /// need not read it.
+    pub untouched: Option<Untouched>,
     /// What to record.
     pub what: What,
+}
+
+/// A message of which nothing has been recorded.
+#[derive(Clone, Debug)]
+pub struct Untouched {
+    /// Whom it is for.
+    pub recipient: Recipient,
+    /// When it was due.
+    pub due_at: Timestamp,
 }
 
 /// What is recorded.

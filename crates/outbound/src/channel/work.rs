@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use store::Store;
-use store::work::{Due, Lease, LiveVersion, Record, What};
+use store::work::{Due, Lease, LiveVersion, Record, Untouched, What};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -122,7 +122,7 @@ impl Work for ChannelWork {
     async fn step(&self, target: &ChannelTarget, row: DueMessage, _: Turn, lease: Lease) -> Stepped<Record> {
         let (key, planned) = (row.key, row.planned.as_ref().map(|planned| planned.verdict.status()));
         let begun = Instant::now();
-        let (what, sign) = self.send(target, row, lease).await;
+        let (what, sign) = self.send(target, &row, lease).await;
         let now = self.clock.now();
         let status = match &what {
             Some(What::Outcome { outcome, .. }) => Some(outcome.verdict.status()),
@@ -131,7 +131,9 @@ impl Work for ChannelWork {
         };
         status.into_iter().for_each(|status| self.tally.recorded(status));
         let sandbox = target.configuration.sandbox;
-        let record = what.map(|what| Record { sandbox, message: key, lease: Some(lease), now, what });
+        let is_untouched = row.failures == 0 && !row.delayed && row.planned.is_none();
+        let untouched = is_untouched.then(|| Untouched { recipient: row.recipient, due_at: row.due_at });
+        let record = what.map(|what| Record { sandbox, message: key, lease: Some(lease), now, untouched, what });
         // Where nothing is known to have happened, the store says what is due.
         let done = record.ok_or(now + LOOK_AGAIN);
         Stepped { done, sign, took: begun.elapsed(), pause_until: None }
@@ -173,13 +175,13 @@ fn sign_of(sent: &Sent) -> Sign {
 
 impl ChannelWork {
     /// Tries to send; what is to be recorded of it, and what it tells of the relay.
-    async fn send(&self, target: &ChannelTarget, row: DueMessage, lease: Lease) -> (Option<What>, Sign) {
+    async fn send(&self, target: &ChannelTarget, row: &DueMessage, lease: Lease) -> (Option<What>, Sign) {
         if row.planned.is_some() {
             return (Some(What::Planned), Sign::Neutral);
         }
         let now = self.clock.now();
-        if is_expired(&row, now) {
-            return (Some(decided(Outcome::new(expired(&row), now))), Sign::Neutral);
+        if is_expired(row, now) {
+            return (Some(decided(Outcome::new(expired(row), now))), Sign::Neutral);
         }
         let version = match self.versions.get(&*self.store, row.execution.version).await {
             Ok(version) => version,
@@ -190,11 +192,11 @@ impl ChannelWork {
             }
         };
         let gate = StoreGate { work: self, lease, sandbox: target.configuration.sandbox, key: row.key };
-        let sent = target.sender.send(&row, &version, &gate).await;
+        let sent = target.sender.send(row, &version, &gate).await;
         let sign = sign_of(&sent);
         let what = match sent {
             Sent::Decided { outcome, planned } => Some(What::Outcome { outcome, planned }),
-            Sent::Later { delay, at_the_end } => Some(self.later(&target.configuration, &row, delay, at_the_end)),
+            Sent::Later { delay, at_the_end } => Some(self.later(&target.configuration, row, delay, at_the_end)),
             Sent::Withheld => None,
         };
         (what, sign)

@@ -89,7 +89,8 @@ macro_rules! contract_suite {
                 a_message_handed_over_before_a_crash_may_have_been_sent,
                 a_refusal_makes_nobody_wiser_about_an_earlier_hand_over,
                 one_bad_record_does_not_hide_the_others,
-                a_batch_may_be_about_one_message;
+                a_batch_may_be_about_one_message,
+                what_the_caller_knows_of_an_untouched_message_holds_only_while_it_is_so;
             deliver:
                 a_webhook_gets_the_channels_and_statuses_that_it_selects,
                 a_campaign_without_webhooks_makes_no_deliveries,

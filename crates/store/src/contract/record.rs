@@ -3,7 +3,7 @@
 use super::fixtures::{START, at, exclusion, hard_bounce, plain, retry_at};
 use super::world::World;
 use super::{Bench, contains};
-use crate::work::{NewExecution, Record, What};
+use crate::work::{NewExecution, Record, Untouched, What};
 use model::clock::Timestamp;
 use model::ids::{MessageKey, SandboxId};
 use model::message::MessageState;
@@ -280,4 +280,28 @@ pub async fn a_batch_may_be_about_one_message(bench: &dyn Bench) {
     assert_eq!(due, [1, 1, 0, 0]);
     assert_eq!(world.told(a).await, [Delay, Sent, Delivered]);
     assert_eq!(world.due_deliveries(START).await.deliveries.len(), 2);
+}
+
+pub async fn what_the_caller_knows_of_an_untouched_message_holds_only_while_it_is_so(bench: &dyn Bench) {
+    let world = World::new(bench).await;
+    world.add_webhook(json!({})).await;
+    let due = world.accept(world.execution("r1")).await.work.unwrap().1.remove(0);
+    let untouched = || Some(Untouched { recipient: due.recipient.clone(), due_at: due.due_at });
+    let record = |verdict| Record { untouched: untouched(), ..world.record_of(due.key, START, plain(verdict)) };
+    let recorded = world.store.record(vec![record(Verdict::Delay)]).await.unwrap().remove(0);
+    assert!(recorded.done && recorded.due[0].event.recipient == due.recipient);
+    assert_eq!(world.due_messages(START).await.messages.len(), 1, "a delay moves nothing");
+    // Now it was touched: what the caller thinks is as good as nothing.
+    let repeated = world.store.record(vec![record(Verdict::Delay), record(Verdict::Sent), record(Verdict::Sent)]);
+    let dues: Vec<_> =
+        repeated.await.unwrap().into_iter().map(|recorded| (recorded.done, recorded.due.len())).collect();
+    assert_eq!(dues, [(true, 0), (true, 0), (true, 0)]);
+    assert_eq!(world.told(due.key).await, [Delay, Sent]);
+    assert_eq!(world.due_deliveries(START).await.deliveries.len(), 1, "the second waits for the first");
+    let unknown = MessageKey { execution: world.execution("").id, ordinal: 0 };
+    for message in [unknown, MessageKey { ordinal: 7, ..due.key }] {
+        let recorded = world.store.record(vec![Record { message, ..record(Verdict::Sent) }]).await.unwrap();
+        assert!(!recorded[0].done && recorded[0].due.is_empty());
+    }
+    assert_eq!(world.due_deliveries(START).await.deliveries.len(), 1);
 }

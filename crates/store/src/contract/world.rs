@@ -268,7 +268,7 @@ impl World {
     // ---- outcomes ----
 
     pub fn record_of(&self, message: MessageKey, now: Timestamp, what: What) -> Record {
-        Record { sandbox: self.sandbox.id, message, lease: None, now, what }
+        Record { sandbox: self.sandbox.id, message, lease: None, now, untouched: None, what }
     }
 
     pub async fn record_at(&self, message: MessageKey, now: Timestamp, what: What) -> Recorded {

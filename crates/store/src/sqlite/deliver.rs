@@ -10,6 +10,8 @@ use crate::work::{Due, DueDeliveries, DueMessages, Finish, Finished};
 use crate::{Result, StoreError};
 use model::clock::Timestamp;
 use model::delivery::{Attempt, AttemptDecision, DueDelivery, StoredDelivery};
+use model::execution::Recipient;
+use model::feedback::FeedbackEvent;
 use model::ids::{ChannelConfigurationId, EventId, MessageKey, SandboxId, Shard};
 use model::webhook::Webhook;
 use rusqlite::{Connection, OptionalExtension, params};
@@ -21,15 +23,30 @@ pub(super) fn due_delivery(
     sbx: i64,
     sequence: i64,
 ) -> Result<Option<DueDelivery>> {
-    EventRow::find(connection, sbx, sequence)?.map(|row| to_due(connection, facts, sbx, row)).transpose()
+    let Some(row) = EventRow::find(connection, sbx, sequence)? else { return Ok(None) };
+    let to_due = ToDue::of(&row);
+    Ok(Some(to_due.with(row.into_event(connection, facts, sbx)?)))
 }
 
-fn to_due(connection: &Connection, facts: &Facts, sbx: i64, row: EventRow) -> Result<DueDelivery> {
-    let (sequence, failures) = (row.sequence, row.failures);
-    let due_at = row.due_at.unwrap_or(row.recorded_at);
-    let first_due = row.first_due.unwrap_or(due_at);
-    let event = Arc::new(row.into_event(connection, facts, sbx)?);
-    Ok(DueDelivery { sequence, event, failures, first_due, due_at })
+/// What a delivery has besides its event.
+struct ToDue {
+    sequence: i64,
+    failures: u32,
+    first_due: Timestamp,
+    due_at: Timestamp,
+}
+
+impl ToDue {
+    fn of(row: &EventRow) -> Self {
+        let due_at = row.due_at.unwrap_or(row.recorded_at);
+        let first_due = row.first_due.unwrap_or(due_at);
+        Self { sequence: row.sequence, failures: row.failures, first_due, due_at }
+    }
+
+    fn with(self, event: FeedbackEvent) -> DueDelivery {
+        let Self { sequence, failures, first_due, due_at } = self;
+        DueDelivery { sequence, event: Arc::new(event), failures, first_due, due_at }
+    }
 }
 
 pub(super) fn due_deliveries(
@@ -41,13 +58,21 @@ pub(super) fn due_deliveries(
 ) -> Result<DueDeliveries> {
     let sbx = facts.sandbox(connection, sandbox)?.sbx;
     let mut query = connection.prepare_cached(&format!(
-        "SELECT {EVENT_COLUMNS} FROM event v INDEXED BY event_due \
+        "SELECT {EVENT_COLUMNS}, m.user_id, m.namespace, m.address \
+         FROM event v INDEXED BY event_due \
+         CROSS JOIN message m ON m.sbx = v.sbx AND m.exec = v.exec AND m.ord = v.ord \
          WHERE v.sbx = ?1 AND v.delivery = 1 AND v.due_at <= ?2 ORDER BY v.due_at, v.seq LIMIT ?3"
     ))?;
-    let rows = query.query_map((sbx, now.millis(), limit), EventRow::read)?.collect::<rusqlite::Result<Vec<_>>>()?;
-    let full = rows.len() == limit;
-    let deliveries = rows.into_iter().map(|row| to_due(connection, facts, sbx, row)).collect::<Result<Vec<_>>>()?;
-    let next_at = if full { Some(now) } else { first_delivery_after(connection, sbx, now.millis())? };
+    let mut rows = query.query((sbx, now.millis(), limit))?;
+    let mut deliveries = Vec::new();
+    while let Some(row) = rows.next()? {
+        let recipient = Recipient { user_id: row.get(20)?, namespace: row.get(21)?, address: row.get(22)? };
+        let row = EventRow::read(row)?;
+        let to_due = ToDue::of(&row);
+        deliveries.push(to_due.with(row.into_event_for(recipient, connection, facts, sbx)?));
+    }
+    let next_at =
+        if deliveries.len() == limit { Some(now) } else { first_delivery_after(connection, sbx, now.millis())? };
     Ok(DueDeliveries { deliveries, next_at })
 }
 

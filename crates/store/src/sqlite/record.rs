@@ -50,28 +50,57 @@ pub(super) fn record(tx: &mut Tx<'_>, record: Record) -> Result<Recorded> {
     if record.lease.is_some_and(|lease| !holds(tx, &sandbox, lease)) {
         return Ok(Recorded::default());
     }
+    if let (What::Outcome { .. }, Some(known)) = (&record.what, record.untouched) {
+        let row = MessageRow::untouched(record.message, known);
+        let recorded = record_on_trust(tx, &sandbox, row, record.now, record.what.clone())?;
+        if recorded.done {
+            return Ok(recorded);
+        }
+    }
     let Some(row) = MessageRow::find(tx.connection, sandbox.sbx, record.message)? else {
         return Ok(Recorded::default());
     };
     let mut change = Change::begin(tx, &sandbox, row, record.now)?;
-    match record.what {
-        What::Outcome { outcome, planned } => {
-            let before = change.row.progress.state;
-            if change.take(tx, outcome)? {
-                change.plan(before, planned);
-            }
-        }
-        What::Planned => {
-            let Some(outcome) = change.row.planned.take() else { return Ok(Recorded::default()) };
-            change.row.due_at = None;
-            change.take(tx, outcome)?;
-        }
-        What::Retry { at, delay, may_have_been_sent } => {
-            let state = if may_have_been_sent { MessageState::HandingOver } else { MessageState::Queued };
-            change.retry(tx, at, delay, state)?;
-        }
+    if !change.apply(tx, record.what)? {
+        return Ok(Recorded::default());
     }
     change.finish(tx)
+}
+
+/// Records about a message that is taken to be untouched, without reading it: half the reading of a first record. Not
+/// done, and nothing changed, where it is not so.
+fn record_on_trust(
+    tx: &mut Tx<'_>,
+    sandbox: &SandboxFacts,
+    row: MessageRow,
+    now: Timestamp,
+    what: What,
+) -> Result<Recorded> {
+    let before = tx.state.sequence;
+    let mut change = match Change::begin(tx, sandbox, row, now) {
+        Ok(change) => change,
+        // The message may be gone with its execution.
+        Err(StoreError::NotFound(_)) => return Ok(Recorded::default()),
+        Err(error) => return Err(error),
+    };
+    change.is_trusted = true;
+    change.apply(tx, what)?;
+    let recorded = change.finish(tx)?;
+    if !recorded.done {
+        let mut undo = tx.connection.prepare_cached("DELETE FROM event WHERE sbx = ?1 AND seq > ?2")?;
+        undo.execute((sandbox.sbx, before))?;
+    }
+    Ok(recorded)
+}
+
+macro_rules! update_message {
+    ($($and:literal)?) => {
+        concat!(
+            "UPDATE message SET state = ?4, delayed = ?5, failures = ?6, events = ?7, last_event = ?8, due_at = ?9, \
+             planned = ?10, personal = CASE WHEN ?11 THEN personal END WHERE sbx = ?1 AND exec = ?2 AND ord = ?3",
+            $($and)?
+        )
+    };
 }
 
 /// A message being changed.
@@ -81,6 +110,8 @@ struct Change<'a> {
     version: Arc<VersionFacts>,
     row: MessageRow,
     awaited_sending: bool,
+    /// The row was not read.
+    is_trusted: bool,
     now: Timestamp,
     due: Vec<DueDelivery>,
 }
@@ -91,7 +122,29 @@ impl<'a> Change<'a> {
         let stored = facts.stored_execution(tx.connection, sandbox.sbx, row.key.execution)?;
         let (execution, version) = (Arc::clone(&stored.facts), Arc::clone(&stored.version));
         let awaited_sending = row.progress.state.awaits_sending();
-        Ok(Self { sandbox, execution, version, row, awaited_sending, now, due: Vec::new() })
+        Ok(Self { sandbox, execution, version, row, awaited_sending, is_trusted: false, now, due: Vec::new() })
+    }
+
+    /// Does what is to be recorded; false: there is nothing.
+    fn apply(&mut self, tx: &mut Tx<'_>, what: What) -> Result<bool> {
+        match what {
+            What::Outcome { outcome, planned } => {
+                let before = self.row.progress.state;
+                if self.take(tx, outcome)? {
+                    self.plan(before, planned);
+                }
+            }
+            What::Planned => {
+                let Some(outcome) = self.row.planned.take() else { return Ok(false) };
+                self.row.due_at = None;
+                self.take(tx, outcome)?;
+            }
+            What::Retry { at, delay, may_have_been_sent } => {
+                let state = if may_have_been_sent { MessageState::HandingOver } else { MessageState::Queued };
+                self.retry(tx, at, delay, state)?;
+            }
+        }
+        Ok(true)
     }
 
     /// Applies an outcome; true where it was not a repetition, late or contradicting.
@@ -196,12 +249,12 @@ impl<'a> Change<'a> {
     fn finish(self, tx: &mut Tx<'_>) -> Result<Recorded> {
         let row = &self.row;
         let awaits_sending = row.progress.state.awaits_sending();
-        let mut update = tx.connection.prepare_cached(
-            "UPDATE message SET state = ?4, delayed = ?5, failures = ?6, events = ?7, last_event = ?8, due_at = ?9, \
-             planned = ?10, personal = CASE WHEN ?11 THEN personal END WHERE sbx = ?1 AND exec = ?2 AND ord = ?3",
-        )?;
+        let mut update = tx.connection.prepare_cached(match self.is_trusted {
+            false => update_message!(),
+            true => update_message!(" AND state <= 1 AND delayed = 0 AND failures = 0 AND events = 0"),
+        })?;
         let planned = row.planned.as_ref().map(json_of).transpose()?;
-        update.execute(params![
+        let changed = update.execute(params![
             self.sandbox.sbx,
             row.key.execution.number(),
             row.key.ordinal,
@@ -214,6 +267,9 @@ impl<'a> Change<'a> {
             planned,
             awaits_sending && row.planned.is_none()
         ])?;
+        if changed == 0 {
+            return Ok(Recorded::default());
+        }
         if self.awaited_sending && !awaits_sending {
             tx.state.waiting = tx.state.waiting.saturating_sub(1);
         }

@@ -1,6 +1,7 @@
 //! Between rows and values.
 
 use super::facts::Facts;
+use crate::work::Untouched;
 use crate::{Result, StoreError};
 use model::clock::Timestamp;
 use model::delivery::StoredDelivery;
@@ -120,6 +121,21 @@ impl MessageRow {
         })
     }
 
+    /// A message of which nothing has been recorded.
+    pub fn untouched(key: MessageKey, known: Untouched) -> Self {
+        Self {
+            key,
+            progress: Progress::NEW,
+            failures: 0,
+            events: 0,
+            last_event: None,
+            first_due: known.due_at,
+            due_at: Some(known.due_at),
+            recipient: known.recipient,
+            planned: None,
+        }
+    }
+
     pub fn find(connection: &Connection, sbx: i64, key: MessageKey) -> Result<Option<Self>> {
         let mut query = connection.prepare_cached(&format!(
             "SELECT {MESSAGE_COLUMNS} FROM message m WHERE m.sbx = ?1 AND m.exec = ?2 AND m.ord = ?3"
@@ -205,11 +221,22 @@ impl EventRow {
     /// The event with the facts of its message and execution.
     pub fn into_event(self, connection: &Connection, facts: &Facts, sbx: i64) -> Result<FeedbackEvent> {
         let message = MessageRow::find(connection, sbx, self.key.message)?.ok_or(StoreError::NotFound("message"))?;
+        self.into_event_for(message.recipient, connection, facts, sbx)
+    }
+
+    /// The same where the recipient is known.
+    pub fn into_event_for(
+        self,
+        recipient: Recipient,
+        connection: &Connection,
+        facts: &Facts,
+        sbx: i64,
+    ) -> Result<FeedbackEvent> {
         Ok(FeedbackEvent {
             key: self.key,
             tenant: Arc::clone(&facts.sandbox_of(connection, sbx)?.tenant),
             execution: facts.execution(connection, sbx, self.key.message.execution)?,
-            recipient: message.recipient,
+            recipient,
             outcome: self.outcome,
             retry_count: self.retry_count,
             recorded_at: self.recorded_at,
