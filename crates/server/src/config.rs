@@ -85,6 +85,8 @@ pub struct Egress {
     pub allow_http: bool,
     /// Certificate authorities that are trusted besides the system's, as PEM.
     pub extra_ca_file: Option<PathBuf>,
+    /// The DNS servers that know the names in URLs; none: the system's resolver.
+    pub dns_servers: Vec<SocketAddr>,
 }
 
 /// Bounds.

@@ -6,7 +6,7 @@
 //! from the environment.
 
 use super::oauth2::Tokens;
-use super::resolve::{Resolve, ResolveError, SharedLookups, SystemResolver};
+use super::resolve::{DnsResolver, Resolve, ResolveError, SharedLookups};
 use crate::tls;
 use async_trait::async_trait;
 use model::clock::Timestamp;
@@ -134,12 +134,21 @@ fn server_name(host: &Host) -> Option<ServerName<'static>> {
 }
 
 impl Network {
-    /// The system's resolver, and its root certificates with `extra_ca` beside them.
+    /// The system's root certificates with `extra_ca` beside them; names are asked of `dns_servers`, or of the system's
+    /// resolver where there are none.
     ///
     /// # Errors
-    /// When the resolver cannot be built from the system's configuration.
-    pub fn new(policy: EgressPolicy, extra_ca: Vec<CertificateDer<'static>>) -> Result<Arc<Self>, ResolveError> {
-        Ok(Self::with_resolver(policy, extra_ca, Arc::new(SystemResolver::new()?)))
+    /// When the resolver cannot be built, from the system's configuration or over these servers.
+    pub fn new(
+        policy: EgressPolicy,
+        extra_ca: Vec<CertificateDer<'static>>,
+        dns_servers: &[SocketAddr],
+    ) -> Result<Arc<Self>, ResolveError> {
+        let resolver = match dns_servers {
+            [] => DnsResolver::of_system()?,
+            servers => DnsResolver::of_servers(servers)?,
+        };
+        Ok(Self::with_resolver(policy, extra_ca, Arc::new(resolver)))
     }
 
     /// The same with another resolver.

@@ -4,12 +4,12 @@ use async_trait::async_trait;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared, WeakShared};
 use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{LookupIpStrategy, ResolverConfig, ResolverOpts};
+use hickory_resolver::config::{LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use std::collections::HashMap;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -46,21 +46,42 @@ pub enum ResolveError {
     Failed(String),
 }
 
-/// The system's resolver: `/etc/hosts`, then the name servers of `/etc/resolv.conf`, with a bounded cache.
-pub(super) struct SystemResolver(TokioResolver);
+/// Name servers with a bounded cache before them.
+pub(super) struct DnsResolver(TokioResolver);
 
-impl SystemResolver {
-    /// Reads the system's configuration.
-    pub(super) fn new() -> Result<Self, ResolveError> {
-        let failed = |error: NetError| ResolveError::Failed(error.to_string());
+impl DnsResolver {
+    /// The system's resolver: `/etc/hosts`, then the name servers of `/etc/resolv.conf`.
+    pub(super) fn of_system() -> Result<Self, ResolveError> {
         let mut builder = TokioResolver::builder_tokio().unwrap_or_else(|error| {
             // Address literals, `localhost` and /etc/hosts work without a name server: enough for a first try.
             tracing::warn!(%error, "the system names no DNS server; only /etc/hosts is used");
             TokioResolver::builder_with_config(ResolverConfig::default(), TokioRuntimeProvider::default())
         });
         set_options(builder.options_mut());
-        builder.build().map(Self).map_err(failed)
+        Self::of(builder.build())
     }
+
+    /// These name servers and nothing else: what `/etc/hosts`, the search list and `/etc/resolv.conf` say holds for the
+    /// machine's own programs, and whoever names the servers wants their view of the names instead.
+    pub(super) fn of_servers(servers: &[SocketAddr]) -> Result<Self, ResolveError> {
+        let config = ResolverConfig::from_parts(None, Vec::new(), servers.iter().copied().map(name_server).collect());
+        let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+        set_options(builder.options_mut());
+        builder.options_mut().use_hosts_file = ResolveHosts::Never;
+        Self::of(builder.build())
+    }
+
+    fn of(built: Result<TokioResolver, NetError>) -> Result<Self, ResolveError> {
+        built.map(Self).map_err(|error| ResolveError::Failed(error.to_string()))
+    }
+}
+
+fn name_server(address: SocketAddr) -> NameServerConfig {
+    let mut server = NameServerConfig::udp_and_tcp(address.ip());
+    for connection in &mut server.connections {
+        connection.port = address.port();
+    }
+    server
 }
 
 fn set_options(options: &mut ResolverOpts) {
@@ -73,14 +94,14 @@ fn set_options(options: &mut ResolverOpts) {
     options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
 }
 
-impl fmt::Debug for SystemResolver {
+impl fmt::Debug for DnsResolver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SystemResolver")
+        f.write_str("DnsResolver")
     }
 }
 
 #[async_trait]
-impl Resolve for SystemResolver {
+impl Resolve for DnsResolver {
     async fn resolve(&self, name: &str) -> Result<Vec<IpAddr>, ResolveError> {
         match self.0.lookup_ip(name).await {
             Ok(found) => Ok(found.iter().collect()),

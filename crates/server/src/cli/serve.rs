@@ -176,7 +176,8 @@ fn extra_authorities(config: &Config) -> Result<Vec<CertificateDer<'static>>, Fa
 fn network(config: &Config, extra_ca: Vec<CertificateDer<'static>>) -> Result<Arc<Network>, Failure> {
     let egress = &config.egress;
     let policy = EgressPolicy { allow_networks: egress.allow_networks.clone(), allow_http: egress.allow_http };
-    Network::new(policy, extra_ca).map_err(|error| Failure::new(format!("names cannot be resolved: {error}")))
+    let network = Network::new(policy, extra_ca, &egress.dns_servers);
+    network.map_err(|error| Failure::new(format!("names cannot be resolved: {error}")))
 }
 
 fn make_sender(clock: Arc<dyn Clock>, extra_ca: &[CertificateDer<'static>]) -> Box<MakeSender> {

@@ -6,10 +6,13 @@ use base64::engine::general_purpose::STANDARD;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 use tracing::level_filters::LevelFilter;
 use url::Url;
+
+const DNS_PORT: u16 = 53;
 
 /// One key of the configuration.
 pub(super) struct Key {
@@ -157,6 +160,12 @@ pub(super) const KEYS: &[Key] = &[
         |config| json!(config.egress.extra_ca_file.as_deref().map_or(String::new(), |path| path.display().to_string())),
     ),
     key(
+        "egress.dns_servers",
+        "a list of IP addresses, each with a port where it is not 53, such as [\"10.0.0.2\", \"[fd00::2]:5353\"]",
+        |config, input| put(&mut config.egress.dns_servers, input.list()?.into_iter().map(dns_server).collect()),
+        |config| json!(config.egress.dns_servers.iter().map(ToString::to_string).collect::<Vec<_>>()),
+    ),
+    key(
         "limits.max_waiting_messages",
         "a whole number, 1 or more",
         |config, input| put(&mut config.limits.max_waiting_messages, input.whole().filter(|number| *number > 0)),
@@ -229,6 +238,14 @@ fn sqlite_file(text: &str) -> Option<PathBuf> {
 fn master_key(text: &str) -> Option<SecretString> {
     let bytes = STANDARD.decode(text.trim()).ok().filter(|bytes| bytes.len() == 32);
     bytes.map(|_| SecretString::from(text))
+}
+
+/// A name is none: who would resolve it? Nor is an address with a scope, which the resolver would drop.
+fn dns_server(text: &str) -> Option<SocketAddr> {
+    let with_default_port = || text.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, DNS_PORT));
+    let address = text.parse().ok().or_else(with_default_port)?;
+    let has_scope = matches!(address, SocketAddr::V6(v6) if v6.scope_id() != 0);
+    (address.port() != 0 && !has_scope).then_some(address)
 }
 
 fn log_format(text: &str) -> Option<LogFormat> {

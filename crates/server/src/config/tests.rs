@@ -53,6 +53,20 @@ fn a_list_in_a_variable_has_commas_and_may_be_empty() {
 }
 
 #[test]
+fn dns_servers_are_addresses_with_port_53_unless_they_say_another() {
+    let file = "[egress]\ndns_servers = [\"10.0.0.2\", \"10.0.0.3:5353\", \"fd00::2\", \"[fd00::3]:5353\"]";
+    let shown = read(file, &[], &[]).unwrap().to_json()["egress"]["dns_servers"].clone();
+    assert_eq!(shown, serde_json::json!(["10.0.0.2:53", "10.0.0.3:5353", "[fd00::2]:53", "[fd00::3]:5353"]));
+    let variable = [("ESITO_EGRESS__DNS_SERVERS", "10.0.0.2,[fd00::3]:5353")];
+    assert_eq!(read(file, &variable, &[]).unwrap().egress.dns_servers.len(), 2);
+    for bad in ["dns.example.com", "10.0.0.2:0", "10.0.0.2:65536", "10.0.0.0/8", "[fe80::1%2]:53", "udp://10.0.0.2"] {
+        let fault = faults("", &[("ESITO_EGRESS__DNS_SERVERS", bad)], &[]).remove(0);
+        assert!(fault.starts_with("egress.dns_servers: expected a list of IP addresses"), "{fault}");
+        assert!(fault.ends_with(&format!("found {bad:?}")), "{fault}");
+    }
+}
+
+#[test]
 fn an_unknown_key_names_the_nearest() {
     let one = |file: &str| faults(file, &[], &[]).remove(0);
     assert_eq!(one("[egress]\nalow_http = true"), "there is no key egress.alow_http; the nearest is egress.allow_http");

@@ -153,7 +153,7 @@ fn config_check_prints_what_counts_or_what_is_wrong() {
     assert_eq!(shown["file"], "esito.toml");
     assert_eq!(
         shown["config"]["egress"],
-        json!({"allow_networks": ["127.0.0.0/8"], "allow_http": true, "extra_ca_file": ""})
+        json!({"allow_networks": ["127.0.0.0/8"], "allow_http": true, "extra_ca_file": "", "dns_servers": []})
     );
     assert_eq!(shown["config"]["log"]["level"], "warn");
 

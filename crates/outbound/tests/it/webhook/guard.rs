@@ -198,9 +198,47 @@ async fn nothing_listens() {
 async fn the_system_s_resolver_knows_localhost() {
     let authority = Authority::new();
     let receiver = receiver_for(&["localhost"], &authority).await;
-    let network = Network::new(policy(), vec![authority.root()]).unwrap();
+    let network = Network::new(policy(), vec![authority.root()], &[]).unwrap();
     let reply = post_over(&network, &url_of("localhost", receiver.address)).await;
     assert_eq!(reply.attempt.error, None);
+}
+
+/// A name server that knows the same v4 address for each name, and no v6 one.
+async fn name_server(ip: [u8; 4]) -> SocketAddr {
+    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = socket.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut question = [0; 512];
+        while let Ok((_, from)) = socket.recv_from(&mut question).await {
+            // RFC 1035, section 4.1: 12 bytes of header; a name of parts with lengths, ended by 0; type and class.
+            let mut end = 12;
+            while question[end] != 0 {
+                end += 1 + usize::from(question[end]);
+            }
+            let is_a = question[end + 1..end + 3] == [0, 1];
+            let mut answer = question[..end + 5].to_vec();
+            answer[2..12].copy_from_slice(&[0x81, 0x80, 0, 1, 0, is_a.into(), 0, 0, 0, 0]);
+            if is_a {
+                // The name is the one at byte 12; an A record, class IN, a TTL of 0, four bytes.
+                answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4]);
+                answer.extend(ip);
+            }
+            let _ = socket.send_to(&answer, from).await;
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn name_servers_that_are_named_are_asked_and_the_guard_judges_what_they_say() {
+    let authority = Authority::new();
+    let receiver = receiver_for(&[HOOK], &authority).await;
+    let over = |server| Network::new(policy(), vec![authority.root()], &[server]).unwrap();
+    let reply = post_over(&over(name_server([127, 0, 0, 1]).await), &url(&receiver)).await;
+    assert_eq!(reply.attempt.error, None);
+    let reply = post_over(&over(name_server([127, 0, 0, 2]).await), &url(&receiver)).await;
+    assert_failed(&reply, AttemptErrorKind::Guard, "127.0.0.2");
+    assert_eq!(receiver.connections(), 1);
 }
 
 /// Counts lookups, and answers only when told to.

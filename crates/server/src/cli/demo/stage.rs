@@ -135,7 +135,7 @@ fn config(folder: &Path, certificate: &Made) -> Result<Config, Failure> {
     config.database.file = folder.join("esito.db");
     config.secrets.master_key_file = folder.join("master.key");
     let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).ip().into();
-    config.egress = Egress { allow_networks: vec![loopback], allow_http: false, extra_ca_file: Some(authority) };
+    config.egress = Egress { allow_networks: vec![loopback], extra_ca_file: Some(authority), ..Egress::default() };
     Ok(config)
 }
 
