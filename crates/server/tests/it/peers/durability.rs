@@ -7,14 +7,11 @@
 //! strace writes its lines in the order in which it lets the threads go on, so what one line needs to have happened
 //! stands above it.
 
-use super::program;
-use crate::support::must;
+use super::strace::Tracer;
 use crate::support::server::Server;
 use crate::support::world::{campaign_through, execution};
 use serde_json::json;
 use std::collections::HashMap;
-use std::path::Path;
-use std::process::Command;
 
 const EXECUTIONS: usize = 24;
 const TRACED: &str = "trace=read,readv,recvfrom,recvmsg,pwrite64,pwritev,write,writev,sendto,sendmsg,fsync,fdatasync";
@@ -97,36 +94,10 @@ fn check(calls: &[Call], request_id: &str) -> Result<(), String> {
         .ok_or_else(|| format!("no fsync of the log between lines {} and {}:\n{answer:?}", write.ended, answer.began))
 }
 
-/// Whether the kernel lets one process trace another here.
-fn require_ptrace() -> std::path::PathBuf {
-    let strace = program("strace");
-    let tried = Command::new(&strace).args(["-o", "/dev/null", "true"]).output().unwrap();
-    let said = String::from_utf8_lossy(&tried.stderr);
-    assert!(
-        tried.status.success(),
-        "this test needs ptrace, which is not permitted here (kernel.yama.ptrace_scope, seccomp): {said}"
-    );
-    strace
-}
-
-/// All that comes out of a named pipe, until its writer is gone.
-async fn read_pipe(pipe: &Path) -> tokio::task::JoinHandle<String> {
-    let made = Command::new("mkfifo").arg(pipe).status().unwrap();
-    assert!(made.success(), "mkfifo {}", pipe.display());
-    let pipe = pipe.to_owned();
-    tokio::task::spawn_blocking(move || String::from_utf8_lossy(&std::fs::read(pipe).unwrap()).into_owned())
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn each_202_is_written_after_the_fsync_of_the_log() {
-    let strace = require_ptrace().to_string_lossy().into_owned();
-    let folder = tempfile::tempdir().unwrap();
-    let pipe = folder.path().join("trace");
-    let trace = read_pipe(&pipe).await;
-    let pipe = pipe.to_string_lossy();
-    // -D: the server is this test's child and strace its grandchild, so that signals reach the server.
-    let tracer = [&*strace, "-D", "-f", "-tt", "-y", "-s", "16384", "-e", TRACED, "-o", &*pipe];
-    let mut server = Server::start_under(&tracer, &[]).await;
+    let tracer = Tracer::new(&["-tt", "-y", "-s", "16384", "-e", TRACED]);
+    let mut server = Server::start_under(&tracer.prefix(), &[]).await;
     let caller = server.admin();
     let channel = json!({"name": "simulator", "channel": "email", "type": "simulator"});
     let campaign = campaign_through(&caller, &channel).await;
@@ -136,7 +107,7 @@ async fn each_202_is_written_after_the_fsync_of_the_log() {
         caller.post(path, &execution(id, &campaign, &["sent@simulator.esito.test"])).await.expect(202);
     }
     assert!(server.stop().await.success());
-    let trace = must("the end of the trace", trace).await.unwrap();
+    let trace = tracer.trace().await;
 
     let all = calls(&trace);
     for id in &ids {

@@ -1,15 +1,17 @@
-//! Tests with programs that others wrote: Postfix, aiosmtpd, nginx, Python's verifiers, Authlib, strace.
+//! Tests with programs that others wrote: Postfix, aiosmtpd, nginx, Python's verifiers, Authlib, dnslib, strace.
 //!
 //! They are compiled with the feature `peers` only. `scripts/peers` installs what they need; a test that misses
 //! something fails and says what. Every peer is a throwaway: started by the test that needs it, on a free port, in a
 //! temporary folder, and gone with the test.
 
 mod durability;
+mod hostile_urls;
 mod oauth2;
 mod peer;
 mod postfix;
 mod receivers;
 mod relay;
+mod strace;
 
 /// The crate's folder is two below the project's.
 fn project_folder() -> &'static std::path::Path {

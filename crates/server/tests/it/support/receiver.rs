@@ -5,7 +5,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use rcgen::{CertifiedIssuer, KeyPair};
+use rcgen::{CertificateParams, CertifiedIssuer, KeyPair};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -21,7 +21,7 @@ pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
     pub fn new() -> Self {
-        let mut parameters = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        let mut parameters = CertificateParams::new(Vec::new()).unwrap();
         parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         parameters.distinguished_name.push(rcgen::DnType::CommonName, "test authority");
         Self(CertifiedIssuer::self_signed(parameters, KeyPair::generate().unwrap()).unwrap())
@@ -33,28 +33,44 @@ impl Authority {
 
     /// A certificate and key as PEM for these names and addresses.
     pub fn issue(&self, names: &[&str]) -> (String, String) {
+        self.issue_with(names, |_| {})
+    }
+
+    /// The same, with something changed.
+    pub fn issue_with(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> (String, String) {
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
         let key = KeyPair::generate().unwrap();
-        let certificate = rcgen::CertificateParams::new(names).unwrap().signed_by(&key, &self.0).unwrap();
+        let mut parameters = CertificateParams::new(names).unwrap();
+        change(&mut parameters);
+        let certificate = parameters.signed_by(&key, &self.0).unwrap();
         (certificate.pem(), key.serialize_pem())
     }
 
     /// A TLS server for `localhost` and the loopback addresses.
     pub fn acceptor(&self) -> TlsAcceptor {
-        use rustls::pki_types::pem::PemObject;
-        use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-        let (certificate, key) = self.issue(&["localhost", "127.0.0.1", "::1"]);
-        let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
-        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(chain, key)
-            .unwrap();
-        TlsAcceptor::from(Arc::new(config))
+        self.acceptor_for(&["localhost", "127.0.0.1", "::1"])
     }
+
+    /// A TLS server for these names and addresses.
+    pub fn acceptor_for(&self, names: &[&str]) -> TlsAcceptor {
+        acceptor(self.issue(names))
+    }
+}
+
+/// A TLS server with this certificate and key.
+pub fn acceptor((certificate, key): (String, String)) -> TlsAcceptor {
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    TlsAcceptor::from(Arc::new(config))
 }
 
 /// A request as it came.
@@ -128,6 +144,16 @@ impl Receiver {
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("https://localhost:{}/hook", listener.local_addr().unwrap().port());
+        Self::serve(listener, authority.acceptor(), url, behave)
+    }
+
+    /// An endpoint at this URL, which leads to the listener.
+    pub fn serve(
+        listener: TcpListener,
+        acceptor: TlsAcceptor,
+        url: String,
+        behave: impl Fn(&Got, usize) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         let (told, count) = watch::channel(0);
         let behave: Arc<Behave> = Arc::new(behave);
         let shared = Shared {
@@ -137,7 +163,7 @@ impl Receiver {
             behave: Arc::new(Mutex::new(behave)),
         };
         let (got, behave) = (Arc::clone(&shared.got), Arc::clone(&shared.behave));
-        tokio::spawn(accept(listener, authority.acceptor(), shared));
+        tokio::spawn(accept(listener, acceptor, shared));
         Self { url, got, count, behave }
     }
 

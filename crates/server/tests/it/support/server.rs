@@ -32,15 +32,33 @@ impl Server {
     /// Like `start`, run by another program: a tracer.
     pub async fn start_under(prefix: &[&str], settings: Settings<'_>) -> Self {
         let mut server = Self::prepare(settings);
-        server.prefix = prefix.iter().map(|&part| part.to_owned()).collect();
+        server.run_under(prefix);
         server.up().await;
         server
     }
 
+    /// Has another program run this one from the next start on.
+    pub fn run_under(&mut self, prefix: &[&str]) {
+        self.prefix = prefix.iter().map(|&part| part.to_owned()).collect();
+    }
+
     fn prepare(settings: Settings<'_>) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let quoted = |name: &str| format!("\"{}\"", folder.path().join(name).display());
-        let database = format!("\"sqlite:{}\"", folder.path().join("esito.db").display());
+        let server = Self {
+            folder: tempfile::tempdir().unwrap(),
+            base: String::new(),
+            key: String::new(),
+            child: None,
+            prefix: Vec::new(),
+            printed: Arc::default(),
+        };
+        server.configure(settings);
+        server
+    }
+
+    /// Writes the configuration that the next start reads.
+    pub fn configure(&self, settings: Settings<'_>) {
+        let quoted = |name: &str| format!("\"{}\"", self.file(name).display());
+        let database = format!("\"sqlite:{}\"", self.file("esito.db").display());
         let defaults = [
             ("listen", "\"127.0.0.1:0\"".to_owned()),
             ("database.url", database),
@@ -52,15 +70,7 @@ impl Server {
         let kept = kept.map(|(key, value)| (*key, value.as_str()));
         let lines: String =
             kept.chain(settings.iter().copied()).map(|(key, value)| format!("{key} = {value}\n")).collect();
-        std::fs::write(folder.path().join("esito.toml"), lines).unwrap();
-        Self {
-            folder,
-            base: String::new(),
-            key: String::new(),
-            child: None,
-            prefix: Vec::new(),
-            printed: Arc::default(),
-        }
+        std::fs::write(self.file("esito.toml"), lines).unwrap();
     }
 
     pub fn file(&self, name: &str) -> PathBuf {
