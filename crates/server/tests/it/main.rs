@@ -13,6 +13,8 @@ mod demo;
 #[cfg(test)]
 mod engine;
 #[cfg(test)]
+mod hostile_receivers;
+#[cfg(test)]
 mod house;
 #[cfg(test)]
 mod kill;
