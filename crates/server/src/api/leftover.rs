@@ -5,7 +5,6 @@
 
 use axum::body::Body;
 use axum::extract::Request;
-use axum::middleware::Next;
 use axum::response::Response;
 use bytes::Bytes;
 use http::{HeaderValue, header};
@@ -23,14 +22,14 @@ const MAX_BYTES: usize = 16 * 1024 * 1024;
 const MAX_TIME: Duration = Duration::from_secs(5);
 
 /// Reads what the handler left of the body, or closes the connection after the answer.
-pub async fn read(request: Request, next: Next) -> Response {
+pub async fn read<F: Future<Output = Response>>(request: Request, answer: impl FnOnce(Request) -> F) -> Response {
     if request.body().is_end_stream() {
-        return next.run(request).await;
+        return answer(request).await;
     }
     let asks_first = request.headers().contains_key(header::EXPECT);
     let (give_back, mut left) = oneshot::channel();
     let lent = |body| Body::new(Lent { body: Some(body), is_touched: false, give_back: Some(give_back) });
-    let mut response = next.run(request.map(lent)).await;
+    let mut response = answer(request.map(lent)).await;
     // The handler is done, so it has dropped the body: what it did not finish is here now.
     if let Ok(Leftover { body, is_touched }) = left.try_recv() {
         // Who asks first (RFC 9110 section 10.1.1) and was not told to go on sends no body.
@@ -107,7 +106,7 @@ impl Drop for Lent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::middleware::from_fn;
+    use axum::middleware::{Next, from_fn};
     use axum::routing::post;
     use hyper::service::Service;
     use hyper_util::service::TowerToHyperService;
@@ -127,7 +126,9 @@ mod tests {
             let name = http::HeaderName::try_from(*name).unwrap();
             request.headers_mut().insert(name, HeaderValue::try_from(*value).unwrap());
         }
-        let router = axum::Router::new().route("/", post(async || "no")).layer(from_fn(read));
+        let router = axum::Router::new()
+            .route("/", post(async || "no"))
+            .layer(from_fn(|request, next: Next| read(request, |request| next.run(request))));
         let response = TowerToHyperService::new(router).call(request).await.unwrap();
         (read_chunks.load(Ordering::Relaxed), response.headers().contains_key(header::CONNECTION))
     }

@@ -67,9 +67,14 @@ use store::Store;
 use store::wake::Wake;
 use utoipa_axum::router::OpenApiRouter;
 
-/// What the API needs of the network.
+/// What the API needs of the program around it.
 #[async_trait]
 pub trait Outside: Send + Sync + std::fmt::Debug {
+    /// Whether the program is about to end.
+    fn is_stopping(&self) -> bool {
+        false
+    }
+
     /// Whether a webhook may be at this URL; says why not, for the caller to mend it.
     async fn check_url(&self, url: &str) -> Result<(), String>;
 
@@ -173,8 +178,7 @@ pub fn router(api: Arc<Api>) -> axum::Router {
     router
         .method_not_allowed_fallback(async || Problem::MethodNotAllowed)
         .fallback(async || Problem::UnknownPath)
-        .layer(from_fn(answer_panics))
-        .layer(from_fn(leftover::read))
+        .layer(from_fn(surround))
         .with_state(api)
 }
 
@@ -193,6 +197,11 @@ async fn carry_through(request: Request, next: Next) -> Response {
         Ok(response) => response,
         Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
     }
+}
+
+/// What every request has around it. In one layer: each costs a box, and clones of all that is within.
+async fn surround(request: Request, next: Next) -> Response {
+    leftover::read(request, |request| answer_panics(request, next)).await
 }
 
 /// A panic in a handler is a fault of ours: the caller gets a problem document, not a broken connection.

@@ -13,6 +13,7 @@ use model::webhook::Webhook;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::sync::{Arc, OnceLock};
+use store::StoreError;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -91,11 +92,14 @@ async fn health() -> axum::Json<Health> {
     OK
 }
 
-/// Whether the store answers.
+/// Whether the store answers, and the server is not about to stop: then a load balancer takes it out.
 #[utoipa::path(get, path = "/readyz", operation_id = "getReadiness", tag = "well-known", security(()), responses(
-    (status = 200, body = Health, description = "It does."),
-    (status = 503, body = ProblemDocument, content_type = "application/problem+json", description = "It does not.")))]
+    (status = 200, body = Health, description = "So it is."),
+    (status = 503, body = ProblemDocument, content_type = "application/problem+json", description = "It is not so.")))]
 async fn ready(State(api): State<Arc<Api>>) -> Result<axum::Json<Health>, Problem> {
+    if api.outside.is_stopping() {
+        return Err(StoreError::Unavailable("the server stops".to_owned()).into());
+    }
     api.store.ping().await?;
     Ok(OK)
 }

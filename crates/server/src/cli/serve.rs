@@ -11,10 +11,6 @@ use crate::logging;
 use crate::metrics::Metrics;
 use async_trait::async_trait;
 use axum::Router;
-use axum::extract::{Request, State};
-use axum::middleware::{Next, from_fn_with_state};
-use axum::response::{IntoResponse as _, Response};
-use http::StatusCode;
 use model::clock::{Clock, Entropy};
 use model::delivery::{Attempt, AttemptDecision};
 use model::ids::ExecutionIds;
@@ -111,8 +107,7 @@ impl Server {
             bound.map_err(|error| Failure::new(format!("cannot listen on {}: {error}", config.listen)))?;
         let founder = Founder { store: store.clone(), clock: world.clock.clone(), entropy: world.entropy.clone() };
         founder.first_start(show).await?;
-        let (router, engine) = wire_up(config, address, store.clone(), world).await?;
-        let router = router.layer(from_fn_with_state(life.clone(), refuse_when_stopping));
+        let (router, engine) = wire_up(config, address, life.clone(), store.clone(), world).await?;
         life.spawn(listener::serve(listener, None, router, Bounds::default(), life.clone()));
         tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "ready");
         Ok(Self { address, life, store, engine })
@@ -142,6 +137,7 @@ struct World {
 async fn wire_up(
     config: &Config,
     address: SocketAddr,
+    life: Lifecycle,
     store: Arc<dyn Store>,
     World { clock, entropy }: World,
 ) -> Result<(Router, Arc<Engine>), Failure> {
@@ -157,7 +153,7 @@ async fn wire_up(
         make_sender: make_sender(clock.clone(), &extra_ca),
     };
     let engine = Engine::start(parts).await?;
-    let outside = Arc::new(OverNetwork { network, clock: clock.clone(), entropy: entropy.clone() });
+    let outside = Arc::new(Around { life, network, clock: clock.clone(), entropy: entropy.clone() });
     let settings = ApiSettings {
         public_url: config.public_url(address),
         executions_per_second: config.limits.executions_per_second,
@@ -199,16 +195,21 @@ impl Tally for Counting {
     }
 }
 
-/// What the API needs of the network, over the webhook client.
+/// What the API needs of the program around it.
 #[derive(Debug)]
-struct OverNetwork {
+struct Around {
+    life: Lifecycle,
     network: Arc<Network>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
 }
 
 #[async_trait]
-impl Outside for OverNetwork {
+impl Outside for Around {
+    fn is_stopping(&self) -> bool {
+        self.life.is_stopping()
+    }
+
     async fn check_url(&self, url: &str) -> Result<(), String> {
         self.network.check_url(url).await
     }
@@ -216,12 +217,4 @@ impl Outside for OverNetwork {
     async fn test_webhook(&self, webhook: &Webhook) -> Attempt {
         outbound::webhook::sample(webhook, &self.network, &*self.clock, &*self.entropy).await.attempt
     }
-}
-
-/// A server that stops says so to whoever still asks on an open connection: a load balancer takes it out.
-async fn refuse_when_stopping(State(life): State<Lifecycle>, request: Request, next: Next) -> Response {
-    if life.is_stopping() && request.uri().path() == "/readyz" {
-        return StatusCode::SERVICE_UNAVAILABLE.into_response();
-    }
-    next.run(request).await
 }

@@ -132,6 +132,21 @@ pub async fn an_endpoint_that_is_gone_disables_the_webhook_and_uses_up_nothing(b
     assert_eq!((webhook.state().0, webhook.control.held_ms), (WebhookState::Active, 10_000));
 }
 
+pub async fn what_was_gone_before_a_change_disables_nothing_after_it(bench: &dyn Bench) {
+    let world = World::new(bench).await;
+    world.add_webhook(json!({})).await;
+    let (first, second) = (world.delivery("r1").await, world.delivery("r2").await);
+    let late = world.finish_of(&second, at(1), AttemptDecision::Gone);
+    assert!(world.finish(&first, at(1), AttemptDecision::Gone).await.webhook_changed);
+    world.edit_webhook(at(2), |webhook| webhook.control.gone_at = None).await;
+    let finished = world.store.finish(vec![Finish { now: at(3), ..late }]).await.unwrap().remove(0);
+    assert!(finished.done && !finished.webhook_changed);
+    assert_eq!(world.webhook().await.state().0, WebhookState::Failing);
+    assert_eq!(world.due_deliveries(at(3)).await.deliveries.len(), 2);
+    let attempts = world.store.attempts(world.sandbox.id, second.event.key.id()).await.unwrap();
+    assert_eq!(attempts.len(), 1);
+}
+
 pub async fn a_stale_copy_does_not_undo_that_the_endpoint_is_gone(bench: &dyn Bench) {
     let world = World::new(bench).await;
     world.add_webhook(json!({})).await;

@@ -99,6 +99,7 @@ macro_rules! contract_suite {
                 an_exhausted_delivery_stays_visible,
                 the_attempts_tell_failures_and_the_success,
                 an_endpoint_that_is_gone_disables_the_webhook_and_uses_up_nothing,
+                what_was_gone_before_a_change_disables_nothing_after_it,
                 a_stale_copy_does_not_undo_that_the_endpoint_is_gone,
                 a_webhook_is_failing_from_the_first_failure_to_the_next_success;
             control:

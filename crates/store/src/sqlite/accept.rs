@@ -4,7 +4,6 @@ use super::facts::VersionFacts;
 use super::writer::{CampaignFacts, Tx};
 use crate::work::{AcceptError, Accepted, NewExecution, NewRecipient};
 use crate::{Result, StoreError};
-use aws_lc_rs::digest::{SHA256, digest};
 use model::campaign::CampaignStatus;
 use model::clock::Timestamp;
 use model::execution::{DueMessage, ExecutionFacts};
@@ -13,17 +12,15 @@ use model::message::MessageState;
 use rusqlite::{OptionalExtension, params};
 use std::sync::Arc;
 
-const DAY_MS: i64 = 86_400_000;
-/// For how many days before today a requestId is remembered: at least 7 whole days.
-const REMEMBERED_DAYS: i64 = 8;
+/// For how long a requestId is remembered: at least 7 whole days.
+const REMEMBERED_MS: i64 = 8 * 86_400_000;
 
 type Answer = std::result::Result<Accepted, AcceptError>;
 
 pub(super) fn accept(tx: &mut Tx<'_>, new: NewExecution) -> Result<Answer> {
     let facts = Arc::clone(&tx.state.facts);
     let sandbox = facts.sandbox(tx.connection, new.sandbox)?;
-    let key = request_key(sandbox.sbx, &new);
-    if let Some((id, body)) = find_request(tx, &key)? {
+    if let Some((id, body)) = find_request(tx, sandbox.sbx, &new)? {
         return repetition(tx, sandbox.sbx, id, body, &new);
     }
     let version = match live_version(tx, sandbox.sbx, &new)? {
@@ -34,81 +31,33 @@ pub(super) fn accept(tx: &mut Tx<'_>, new: NewExecution) -> Result<Answer> {
         return Ok(Err(AcceptError::TooMuchWaiting { waiting: tx.state.waiting }));
     }
     let k = facts.key_number(tx.connection, new.created_by_key)?;
-    remember_request(tx, &key, &new)?;
     let (ver, version) = version;
     store(tx, sandbox.sbx, k, ver, &version, new).map(Ok)
 }
 
-/// What idempotency goes by: sandbox, campaign and requestId.
-fn request_key(sbx: i64, new: &NewExecution) -> [u8; 16] {
-    let mut bytes = Vec::with_capacity(24 + new.request_id.len());
-    bytes.extend_from_slice(&sbx.to_le_bytes());
-    bytes.extend_from_slice(new.campaign.bytes());
-    bytes.extend_from_slice(new.request_id.as_bytes());
-    let hash = digest(&SHA256, &bytes);
-    hash.as_ref()[..16].try_into().expect("a digest has 32 bytes")
-}
-
-/// The days that have a table of request ids, the latest first.
-fn days(tx: &mut Tx<'_>) -> Result<Vec<i64>> {
-    if let Some(days) = &tx.state.memory.days {
-        return Ok(days.clone());
-    }
-    let mut query = tx
-        .connection
-        .prepare("SELECT substr(name, 9) FROM sqlite_schema WHERE type = 'table' AND name GLOB 'request_[0-9]*'")?;
-    let names = query.query_map([], |row| row.get::<_, String>(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
-    let mut days: Vec<i64> = names.iter().filter_map(|name| name.parse().ok()).collect();
-    days.sort_unstable_by(|a, b| b.cmp(a));
-    tx.state.memory.days = Some(days.clone());
-    Ok(days)
-}
-
-/// The execution that used this requestId, with the digest of its body.
-fn find_request(tx: &mut Tx<'_>, key: &[u8; 16]) -> Result<Option<(ExecutionId, [u8; 16])>> {
-    for day in days(tx)? {
-        let mut query =
-            tx.connection.prepare_cached(&format!("SELECT exec, body FROM request_{day} WHERE key = ?1"))?;
-        let found = query
-            .query_row([key.as_slice()], |row| Ok((super::rows::execution_id(row, 0)?, row.get(1)?)))
-            .optional()?;
-        if found.is_some() {
-            return Ok(found);
+/// The campaign's execution that used this requestId of late, with the digest of its body. The executions themselves are
+/// the memory: their index by requestId serves searches too, so remembering costs nothing more.
+fn find_request(tx: &Tx<'_>, sbx: i64, new: &NewExecution) -> Result<Option<(ExecutionId, [u8; 16])>> {
+    let mut query = tx.connection.prepare_cached(
+        "SELECT exec, body, ver FROM execution INDEXED BY execution_request \
+         WHERE sbx = ?1 AND request_id = ?2 AND exec >= ?3",
+    )?;
+    let since = ExecutionId::floor_at(Timestamp((new.now.millis() - REMEMBERED_MS).max(0)));
+    let mut rows = query.query((sbx, &new.request_id, since.number()))?;
+    while let Some(row) = rows.next()? {
+        if tx.state.facts.version(tx.connection, row.get(2)?)?.campaign == new.campaign {
+            return Ok(Some((super::rows::execution_id(row, 0)?, row.get(1)?)));
         }
     }
     Ok(None)
-}
-
-/// Notes the requestId in today's table. Tables of days long past are dropped when a new day begins.
-fn remember_request(tx: &mut Tx<'_>, key: &[u8; 16], new: &NewExecution) -> Result<()> {
-    let today = new.now.millis().div_euclid(DAY_MS);
-    if !days(tx)?.contains(&today) {
-        tx.connection.execute_batch(&format!(
-            "CREATE TABLE request_{today} (key BLOB PRIMARY KEY, body BLOB NOT NULL, exec INTEGER NOT NULL) WITHOUT ROWID"
-        ))?;
-        for old in days(tx)?.into_iter().filter(|day| *day < today - REMEMBERED_DAYS) {
-            tx.connection.execute_batch(&format!("DROP TABLE request_{old}"))?;
-        }
-        tx.state.memory.days = None;
-    }
-    let mut insert =
-        tx.connection.prepare_cached(&format!("INSERT INTO request_{today} (key, body, exec) VALUES (?1, ?2, ?3)"))?;
-    insert.execute(params![key.as_slice(), new.body_digest.as_slice(), new.id.number()])?;
-    Ok(())
 }
 
 fn repetition(tx: &Tx<'_>, sbx: i64, id: ExecutionId, body: [u8; 16], new: &NewExecution) -> Result<Answer> {
     if body != new.body_digest {
         return Ok(Err(AcceptError::RequestIdConflict(id)));
     }
-    let facts = tx.state.facts.execution(tx.connection, sbx, id);
-    let (created_at, created_by) = match facts {
-        Ok(facts) => (facts.created_at, facts.created_by.clone()),
-        // The execution may have been erased or aged out while its requestId is still remembered.
-        Err(StoreError::NotFound(_)) => (id.made_at(), new.created_by.clone()),
-        Err(error) => return Err(error),
-    };
-    Ok(Ok(Accepted { id, created_at, created_by, work: None }))
+    let facts = tx.state.facts.execution(tx.connection, sbx, id)?;
+    Ok(Ok(Accepted { id, created_at: facts.created_at, created_by: facts.created_by.clone(), work: None }))
 }
 
 type Version = (i64, Arc<VersionFacts>);
@@ -158,8 +107,8 @@ fn store(
 ) -> Result<Accepted> {
     let connection = tx.connection;
     let mut insert = connection.prepare_cached(
-        "INSERT INTO execution (sbx, exec, request_id, ver, prio, expires_at, created_at, k) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        "INSERT INTO execution (sbx, exec, request_id, ver, prio, expires_at, created_at, k, body) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     )?;
     insert.execute(params![
         sbx,
@@ -169,7 +118,8 @@ fn store(
         new.priority.code(),
         new.expires_at.map(Timestamp::millis),
         new.now.millis(),
-        k
+        k,
+        new.body_digest.as_slice()
     ])?;
     let execution = Arc::new(ExecutionFacts {
         id: new.id,

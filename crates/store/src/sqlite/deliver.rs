@@ -163,6 +163,7 @@ pub(super) fn finish(tx: &mut Tx<'_>, finish: Finish) -> Result<Finished> {
         return Ok(Finished::default());
     }
     let sbx = sandbox.sbx;
+    tx.note_age(finish.now.since(super::writer::recorded_at(finish.sequence)));
     let ended = match finish.decision {
         AttemptDecision::Succeeded => end(tx, sbx, &finish, StoredDelivery::Succeeded)?,
         AttemptDecision::Exhausted => end(tx, sbx, &finish, StoredDelivery::Exhausted)?,
@@ -253,7 +254,12 @@ fn note_health(tx: &mut Tx<'_>, sandbox: &super::facts::SandboxFacts, finish: &F
     let Some(webhook) = super::admin::known_webhook(tx, sandbox)? else { return Ok(false) };
     let failing = webhook.control.failing_since.is_some();
     let succeeded = finish.decision == AttemptDecision::Succeeded;
-    if finish.decision != AttemptDecision::Gone && failing != succeeded {
+    let gone = finish.decision == AttemptDecision::Gone;
+    if !gone && failing != succeeded {
+        return Ok(false);
+    }
+    // An attempt from before somebody enabled the webhook again, or changed its URL, says nothing of how it is now.
+    if gone && finish.attempt.at < webhook.stamps.modified_at {
         return Ok(false);
     }
     let mut changed = Webhook::clone(&webhook);
@@ -264,7 +270,7 @@ fn note_health(tx: &mut Tx<'_>, sandbox: &super::facts::SandboxFacts, finish: &F
         control.failing_since.get_or_insert(finish.now);
         control.last_error = finish.attempt.error.as_ref().map(|error| error.message.clone());
     }
-    if finish.decision == AttemptDecision::Gone {
+    if gone {
         control.gone_at = Some(finish.now);
         changed.note_hold(finish.now);
         // Whoever is about to write back what was read before this must not undo it.

@@ -282,7 +282,7 @@ fn finish_deletions(connection: &Connection, state: &mut State) -> Result<()> {
     for sbx in admin::webhooks_being_deleted(connection)? {
         let mut tx = Tx { connection, state };
         // No clock reaches this point; the rows say when they were recorded, and that is close enough for the end.
-        let now = Timestamp(last_sequence(connection)? >> 12);
+        let now = writer::recorded_at(last_sequence(connection)?);
         while deliver::cancel_some(&tx, sbx, now, STEP)? > 0 {}
         admin::end_delete_webhook(&mut tx, sbx)?;
     }

@@ -50,6 +50,7 @@ pub(super) fn record(tx: &mut Tx<'_>, record: Record) -> Result<Recorded> {
     if record.lease.is_some_and(|lease| !holds(tx, &sandbox, lease)) {
         return Ok(Recorded::default());
     }
+    tx.note_age(record.now.since(record.message.execution.made_at()));
     if let (What::Outcome { .. }, Some(known)) = (&record.what, record.untouched) {
         let row = MessageRow::untouched(record.message, known);
         let recorded = record_on_trust(tx, &sandbox, row, record.now, record.what.clone())?;

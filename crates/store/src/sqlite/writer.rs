@@ -27,6 +27,11 @@ const CAREFUL_COMMITS: u32 = 100;
 /// While more than single units come, commits begin no closer together than this: each costs an fsync and the writing of
 /// every page it touched, however few units it holds. What comes alone does not wait.
 const BETWEEN_COMMITS: Duration = Duration::from_micros(500);
+/// The same where all that comes has waited long already, for processor time or in a backlog: there fewer and larger
+/// commits get everybody further.
+const BETWEEN_COMMITS_AT_MOST: Duration = Duration::from_millis(2);
+/// A commit may make what it holds later by about this part of the age of the youngest.
+const PART_OF_AGE: u32 = 8;
 /// A commit of fewer units says that little comes.
 const UNITS_OF_A_CROWD: usize = 8;
 /// The most jobs that wait; past it callers wait in turn.
@@ -41,8 +46,6 @@ pub(super) struct Memory {
     pub campaigns: HashMap<(i64, CampaignId), CampaignFacts>,
     /// The webhook of each sandbox, without its secrets.
     pub webhooks: HashMap<i64, Option<Arc<Webhook>>>,
-    /// The days that have a table of request ids.
-    pub days: Option<Vec<i64>>,
 }
 
 /// What accepting an execution needs of a campaign.
@@ -65,6 +68,8 @@ pub(super) struct State {
     pub waiting: u64,
     /// Past this many no execution is accepted.
     pub max_waiting: u64,
+    /// The least time, of all outcomes and attempts in this commit, since what they are about was accepted or recorded.
+    least_age: Option<Duration>,
     /// For how many commits each unit still gets a savepoint.
     careful: u32,
     /// A unit without a savepoint failed after a write: the transaction must be undone.
@@ -81,6 +86,7 @@ impl State {
             epochs,
             waiting: 0,
             max_waiting,
+            least_age: None,
             careful: 0,
             spoiled: false,
         }
@@ -93,11 +99,24 @@ pub(super) struct Tx<'a> {
     pub state: &'a mut State,
 }
 
+/// The bits of a place in the feed below the milliseconds.
+const SEQUENCE_BITS: u32 = 12;
+
+/// About when the event at this place in the feed was recorded.
+pub(super) fn recorded_at(sequence: i64) -> Timestamp {
+    Timestamp(sequence >> SEQUENCE_BITS)
+}
+
 impl Tx<'_> {
     /// The next place in the feed: later than every one before, about a quarter of a microsecond apart.
     pub fn next_sequence(&mut self, now: Timestamp) -> i64 {
-        self.state.sequence = (self.state.sequence + 1).max(now.millis() << 12);
+        self.state.sequence = (self.state.sequence + 1).max(now.millis() << SEQUENCE_BITS);
         self.state.sequence
+    }
+
+    /// Notes how long ago that was accepted or recorded whose outcome or attempt this unit is about.
+    pub fn note_age(&mut self, age: Duration) {
+        self.state.least_age = Some(self.state.least_age.map_or(age, |least| least.min(age)));
     }
 
     /// Runs `work`, which happens whole or not at all, on the expectation that it does not fail after its first write.
@@ -345,13 +364,19 @@ fn write_until_closed(
         let begun = Instant::now();
         gather(&mut batch, &mut waiting);
         let units: usize = batch.iter().map(|job| job.units()).sum();
-        next_at = if units >= UNITS_OF_A_CROWD { begun + BETWEEN_COMMITS } else { begun };
+        state.least_age = None;
         let failure = commit(connection, &mut state, &mut batch, None);
+        next_at = if units >= UNITS_OF_A_CROWD { begun + between_commits(state.least_age) } else { begun };
         settle(&mut batch, failure.as_deref());
         if log_is_long.swap(false, Ordering::Relaxed) {
             checkpoint(connection);
         }
     }
+}
+
+fn between_commits(least_age: Option<Duration>) -> Duration {
+    let part = least_age.map_or(Duration::ZERO, |age| age / PART_OF_AGE);
+    part.clamp(BETWEEN_COMMITS, BETWEEN_COMMITS_AT_MOST)
 }
 
 /// What stands around each commit in a simulation.
@@ -497,6 +522,15 @@ mod tests {
             Ok(query.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
         };
         entrance.once(read).await.unwrap()
+    }
+
+    #[test]
+    fn commits_keep_apart_by_a_part_of_what_their_units_have_waited() {
+        let between = |age| between_commits(age).as_micros();
+        assert_eq!(between(None), 500);
+        assert_eq!(between(Some(Duration::ZERO)), 500);
+        assert_eq!(between(Some(Duration::from_millis(8))), 1_000);
+        assert_eq!(between(Some(Duration::from_secs(60))), 2_000);
     }
 
     #[tokio::test]

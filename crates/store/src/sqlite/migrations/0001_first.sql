@@ -100,6 +100,7 @@ CREATE TABLE campaign_version (
 CREATE INDEX campaign_version_of ON campaign_version (campaign, ver);
 CREATE INDEX campaign_version_through ON campaign_version (q);
 
+-- body: a digest of the request, which tells a repetition from a conflict.
 CREATE TABLE execution (
   sbx INTEGER NOT NULL,
   exec INTEGER NOT NULL,
@@ -109,6 +110,7 @@ CREATE TABLE execution (
   expires_at INTEGER,
   created_at INTEGER NOT NULL,
   k INTEGER NOT NULL,
+  body BLOB NOT NULL,
   PRIMARY KEY (sbx, exec)
 ) WITHOUT ROWID;
 CREATE INDEX execution_request ON execution (sbx, request_id, exec);
