@@ -93,7 +93,7 @@ pub struct DueMessage {
     /// Its execution.
     pub execution: Arc<ExecutionFacts>,
     /// Who it is for.
-    pub recipient: Recipient,
+    pub recipient: Arc<Recipient>,
     /// Context and profile.
     pub personalization: Option<Arc<Personalization>>,
     /// The failed tries so far.

@@ -33,7 +33,7 @@ pub struct FeedbackEvent {
     /// The execution that the message belongs to.
     pub execution: Arc<ExecutionFacts>,
     /// Who the message was for.
-    pub recipient: Recipient,
+    pub recipient: Arc<Recipient>,
     /// What happened.
     pub outcome: Outcome,
     /// The failed send attempts before this event.

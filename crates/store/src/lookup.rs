@@ -113,7 +113,7 @@ pub struct MessageView {
     /// Its execution.
     pub execution: Arc<ExecutionFacts>,
     /// Who it is for.
-    pub recipient: Recipient,
+    pub recipient: Arc<Recipient>,
     /// Where it stands.
     pub state: MessageState,
     /// The failed tries to send it.

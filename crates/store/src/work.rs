@@ -8,6 +8,7 @@ use model::ids::{
     ApiKeyId, CampaignId, CampaignVersionId, ChannelConfigurationId, ExecutionId, MessageKey, SandboxId, Shard,
 };
 use model::outcome::Outcome;
+use std::sync::Arc;
 
 /// The right to send and deliver for a shard. It holds as long as its epoch is the shard's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,13 +64,13 @@ pub struct NewRecipient {
 }
 
 impl NewRecipient {
-    /// Who the message is for on this channel.
-    pub fn on_channel(&self, channel: model::webhook::Channel) -> Recipient {
+    /// Whom the message is for on this channel, and what it is rendered with.
+    pub fn on_channel(self, channel: model::webhook::Channel) -> (Recipient, Personalization) {
         let address = match channel {
-            model::webhook::Channel::Email => self.email.clone(),
-            model::webhook::Channel::Sms => self.phone.clone(),
+            model::webhook::Channel::Email => self.email,
+            model::webhook::Channel::Sms => self.phone,
         };
-        Recipient { user_id: self.user_id.clone(), namespace: self.namespace.clone(), address }
+        (Recipient { user_id: self.user_id, namespace: self.namespace, address }, self.personalization)
     }
 }
 
@@ -161,7 +162,7 @@ pub struct Record {
 #[derive(Clone, Debug)]
 pub struct Untouched {
     /// Whom it is for.
-    pub recipient: Recipient,
+    pub recipient: Arc<Recipient>,
     /// When it was due.
     pub due_at: Timestamp,
 }

@@ -38,7 +38,7 @@ fn event(
             created_by: "shop".to_owned(),
             created_by_key: ApiKeyId(Uuid::from_u128(0xa3)),
         }),
-        recipient,
+        recipient: recipient.into(),
         outcome,
         retry_count,
         recorded_at: Timestamp(1_795_000_001_000),

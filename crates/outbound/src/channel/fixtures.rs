@@ -59,11 +59,11 @@ pub(crate) fn message(address: Option<&str>) -> DueMessage {
             created_by: "test".to_owned(),
             created_by_key: ApiKeyId(Uuid::from_u128(5)),
         }),
-        recipient: Recipient {
+        recipient: Arc::new(Recipient {
             user_id: "jane".to_owned(),
             namespace: "crm".to_owned(),
             address: address.map(str::to_owned),
-        },
+        }),
         personalization: None,
         failures: 0,
         first_due: Timestamp(0),

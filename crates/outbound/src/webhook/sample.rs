@@ -53,7 +53,7 @@ fn event(webhook: &Webhook, now: Timestamp, entropy: &dyn Entropy) -> FeedbackEv
             sandbox_name: webhook.sandbox.name.clone(),
         }),
         execution: Arc::new(execution),
-        recipient: recipient(channel),
+        recipient: Arc::new(recipient(channel)),
         outcome: Outcome::new(verdict(status), now),
         retry_count: 0,
         recorded_at: now,

@@ -225,9 +225,9 @@ impl MessageRead {
             request_id: view.execution.request_id.clone(),
             campaign_id: view.execution.campaign,
             channel: view.execution.channel,
-            user_id: view.recipient.user_id,
-            namespace: view.recipient.namespace,
-            address: view.recipient.address,
+            user_id: view.recipient.user_id.clone(),
+            namespace: view.recipient.namespace.clone(),
+            address: view.recipient.address.clone(),
             state: view.state,
             retry_count: view.failures,
             next_try_at: view.next_try_at,
@@ -279,8 +279,8 @@ impl DeliveryRead {
             execution_id: event.execution.id,
             request_id: event.execution.request_id.clone(),
             campaign_id: event.execution.campaign,
-            user_id: event.recipient.user_id,
-            address: event.recipient.address,
+            user_id: event.recipient.user_id.clone(),
+            address: event.recipient.address.clone(),
         };
         Some(Self { summary, feedback_event })
     }

@@ -155,10 +155,9 @@ fn store_message(
     ordinal: u8,
     new: NewRecipient,
 ) -> Result<DueMessage> {
-    let recipient = new.on_channel(execution.channel);
-    let personal = &new.personalization;
+    let (recipient, personal) = new.on_channel(execution.channel);
     let personal_json = (personal.context.is_some() || personal.profile.is_some())
-        .then(|| serde_json::to_vec(personal))
+        .then(|| serde_json::to_vec(&personal))
         .transpose()
         .map_err(|error| StoreError::Corrupt(error.to_string()))?;
     let now = execution.created_at;
@@ -182,8 +181,8 @@ fn store_message(
     Ok(DueMessage {
         key: MessageKey { execution: execution.id, ordinal },
         execution: Arc::clone(execution),
-        recipient,
-        personalization: personal_json.is_some().then(|| Arc::new(new.personalization)),
+        recipient: Arc::new(recipient),
+        personalization: personal_json.is_some().then(|| Arc::new(personal)),
         failures: 0,
         first_due: now,
         due_at: now,

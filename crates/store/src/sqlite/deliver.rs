@@ -10,7 +10,6 @@ use crate::work::{Due, DueDeliveries, DueMessages, Finish, Finished};
 use crate::{Result, StoreError};
 use model::clock::Timestamp;
 use model::delivery::{Attempt, AttemptDecision, DueDelivery, StoredDelivery};
-use model::execution::Recipient;
 use model::feedback::FeedbackEvent;
 use model::ids::{ChannelConfigurationId, EventId, MessageKey, SandboxId, Shard};
 use model::webhook::Webhook;
@@ -66,7 +65,7 @@ pub(super) fn due_deliveries(
     let mut rows = query.query((sbx, now.millis(), limit))?;
     let mut deliveries = Vec::new();
     while let Some(row) = rows.next()? {
-        let recipient = Recipient { user_id: row.get(20)?, namespace: row.get(21)?, address: row.get(22)? };
+        let recipient = super::rows::recipient(row, 20)?;
         let row = EventRow::read(row)?;
         let to_due = ToDue::of(&row);
         deliveries.push(to_due.with(row.into_event_for(recipient, connection, facts, sbx)?));

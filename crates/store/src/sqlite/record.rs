@@ -199,7 +199,7 @@ impl<'a> Change<'a> {
             key: EventKey { message: self.row.key, number: self.row.events + 1 },
             tenant: Arc::clone(&self.sandbox.tenant),
             execution: Arc::clone(&self.execution),
-            recipient: self.row.recipient.clone(),
+            recipient: Arc::clone(&self.row.recipient),
             outcome,
             retry_count: self.row.failures,
             recorded_at: self.now,

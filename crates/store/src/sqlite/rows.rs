@@ -83,6 +83,12 @@ pub(super) fn status_code(status: FeedbackStatus) -> u8 {
     }
 }
 
+/// A recipient in three columns from this one on.
+pub(super) fn recipient(row: &Row<'_>, first: usize) -> rusqlite::Result<Arc<Recipient>> {
+    let (user_id, namespace, address) = (row.get(first)?, row.get(first + 1)?, row.get(first + 2)?);
+    Ok(Arc::new(Recipient { user_id, namespace, address }))
+}
+
 /// The columns of a message, in the order that [`MessageRow::read`] expects.
 pub(super) const MESSAGE_COLUMNS: &str = "m.exec, m.ord, m.state, m.delayed, m.failures, m.events, m.last_event, \
      m.first_due, m.due_at, m.user_id, m.namespace, m.address, m.planned";
@@ -97,7 +103,7 @@ pub(super) struct MessageRow {
     pub last_event: Option<i64>,
     pub first_due: Timestamp,
     pub due_at: Option<Timestamp>,
-    pub recipient: Recipient,
+    pub recipient: Arc<Recipient>,
     pub planned: Option<Outcome>,
 }
 
@@ -116,7 +122,7 @@ impl MessageRow {
             last_event: row.get(6)?,
             first_due: Timestamp(row.get(7)?),
             due_at: moment(row, 8)?,
-            recipient: Recipient { user_id: row.get(9)?, namespace: row.get(10)?, address: row.get(11)? },
+            recipient: recipient(row, 9)?,
             planned,
         })
     }
@@ -227,7 +233,7 @@ impl EventRow {
     /// The same where the recipient is known.
     pub fn into_event_for(
         self,
-        recipient: Recipient,
+        recipient: Arc<Recipient>,
         connection: &Connection,
         facts: &Facts,
         sbx: i64,

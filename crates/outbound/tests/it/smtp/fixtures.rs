@@ -229,11 +229,11 @@ pub fn message_to(ordinal: u8, address: Option<&str>) -> DueMessage {
             created_by: "test".to_owned(),
             created_by_key: ApiKeyId(Uuid::from_u128(5)),
         }),
-        recipient: Recipient {
+        recipient: Arc::new(Recipient {
             user_id: "jane".to_owned(),
             namespace: "crm".to_owned(),
             address: address.map(str::to_owned),
-        },
+        }),
         personalization: None,
         failures: 0,
         first_due: NOW,
