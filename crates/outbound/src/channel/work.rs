@@ -132,7 +132,7 @@ impl Work for ChannelWork {
         status.into_iter().for_each(|status| self.tally.recorded(status));
         let sandbox = target.configuration.sandbox;
         let is_untouched = row.failures == 0 && !row.delayed && row.planned.is_none();
-        let untouched = is_untouched.then(|| Untouched { recipient: row.recipient, due_at: row.due_at });
+        let untouched = is_untouched.then_some(Untouched { recipient: row.recipient, due_at: row.due_at });
         let record = what.map(|what| Record { sandbox, message: key, lease: Some(lease), now, untouched, what });
         // Where nothing is known to have happened, the store says what is due.
         let done = record.ok_or(now + LOOK_AGAIN);
