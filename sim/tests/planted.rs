@@ -14,22 +14,24 @@ fn first_failure(bug: Bug) -> Option<(u64, String)> {
     found
 }
 
-fn assert_found(bug: Bug, expected: &str) {
+/// `expected` is each of the ways in which the bug may show first.
+fn assert_found(bug: Bug, expected: &[&str]) {
     let (seed, what) = first_failure(bug).expect("a thousand seeds do not notice the bug");
-    assert!(what.contains(expected), "seed {seed} says {what}");
+    assert!(expected.iter().any(|one| what.contains(one)), "seed {seed} says {what}");
 }
 
 #[test]
 fn a_finish_that_ignores_the_epoch_is_found() {
-    assert_found(Bug::FinishIgnoresEpoch, "a finish under a stale lease counted");
+    assert_found(Bug::FinishIgnoresEpoch, &["a finish under a stale lease counted"]);
 }
 
 #[test]
 fn what_is_never_looked_for_is_missed() {
-    assert_found(Bug::NoPolling, "is not delivered");
+    // A message whose hint was lost, or an event.
+    assert_found(Bug::NoPolling, &["ended as Queued []", "is not delivered"]);
 }
 
 #[test]
 fn an_event_that_goes_out_before_its_turn_is_found() {
-    assert_found(Bug::EarlyPromotion, "earlier events have not ended");
+    assert_found(Bug::EarlyPromotion, &["earlier events have not ended"]);
 }
