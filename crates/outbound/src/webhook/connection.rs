@@ -28,6 +28,9 @@ const MAX_BUFFER_BYTES: usize = 32 * 1024;
 /// it, may have changed.
 const MAX_AGE: Duration = Duration::from_secs(300);
 
+/// What moves a connection on: what is to be sent, and what comes.
+type Driven = Box<Connection<TokioIo<Stream>, Full<Bytes>>>;
+
 /// A connection, ready for a request.
 ///
 /// Whoever waits for an answer drives the connection too: as a task of its own it cost two switches between tasks for
@@ -35,7 +38,7 @@ const MAX_AGE: Duration = Duration::from_secs(300);
 #[derive(Debug)]
 pub(super) struct Sender {
     requests: SendRequest<Full<Bytes>>,
-    connection: Option<Box<Connection<TokioIo<Stream>, Full<Bytes>>>>,
+    connection: Option<Driven>,
     opened: Instant,
 }
 
@@ -73,22 +76,13 @@ impl Drop for Sender {
     /// Lets the connection close in order: it ends by itself once there is nothing to send on it.
     fn drop(&mut self) {
         if let (Some(connection), Ok(runtime)) = (self.connection.take(), tokio::runtime::Handle::try_current()) {
-            runtime.spawn(end(connection));
+            runtime.spawn(async { note_end(connection.await) });
         }
     }
 }
 
-async fn end<T: IntoFuture<Output = hyper::Result<()>>>(connection: T) {
-    if let Err(error) = connection.await {
-        tracing::trace!(%error, "a connection to an endpoint ended");
-    }
-}
-
 /// Waits for what comes over a connection, and moves the connection on meanwhile.
-async fn drive<C, T>(connection: &mut Option<C>, waiting: impl Future<Output = T>) -> T
-where
-    C: Future<Output = hyper::Result<()>> + Unpin,
-{
+async fn drive<T>(connection: &mut Option<Driven>, waiting: impl Future<Output = T>) -> T {
     let mut waiting = pin!(waiting);
     poll_fn(|context| {
         // What is to be sent, then the connection, then what it may have brought.
@@ -101,7 +95,7 @@ where
     .await
 }
 
-async fn drive_once<C: Future<Output = hyper::Result<()>> + Unpin>(connection: &mut Option<C>) {
+async fn drive_once(connection: &mut Option<Driven>) {
     poll_fn(|context| {
         advance(connection, context);
         Poll::Ready(())
@@ -109,13 +103,16 @@ async fn drive_once<C: Future<Output = hyper::Result<()>> + Unpin>(connection: &
     .await;
 }
 
-fn advance<C: Future<Output = hyper::Result<()>> + Unpin>(connection: &mut Option<C>, context: &mut Context<'_>) {
-    let Some(running) = connection else { return };
-    if let Poll::Ready(ended) = Pin::new(running).poll(context) {
-        if let Err(error) = ended {
-            tracing::trace!(%error, "a connection to an endpoint ended");
-        }
+fn advance(connection: &mut Option<Driven>, context: &mut Context<'_>) {
+    if let Some(Poll::Ready(ended)) = connection.as_mut().map(|running| Pin::new(running).poll(context)) {
+        note_end(ended);
         *connection = None;
+    }
+}
+
+fn note_end(ended: hyper::Result<()>) {
+    if let Err(error) = ended {
+        tracing::trace!(%error, "a connection to an endpoint ended");
     }
 }
 
