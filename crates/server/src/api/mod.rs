@@ -71,9 +71,7 @@ use utoipa_axum::router::OpenApiRouter;
 #[async_trait]
 pub trait Outside: Send + Sync + std::fmt::Debug {
     /// Whether the program is about to end.
-    fn is_stopping(&self) -> bool {
-        false
-    }
+    fn is_stopping(&self) -> bool;
 
     /// Whether a webhook may be at this URL; says why not, for the caller to mend it.
     async fn check_url(&self, url: &str) -> Result<(), String>;

@@ -280,3 +280,12 @@ async fn what_is_wrong_is_told_in_problem_documents() {
     assert_eq!(house.get("", "/healthz").await.status, 200);
     assert_eq!(house.get("", "/readyz").await.problem(), (503, "unavailable"));
 }
+
+#[tokio::test]
+async fn a_server_that_stops_is_alive_and_not_ready() {
+    let house = House::new().await;
+    assert_eq!(house.get("", "/readyz").await.status, 200);
+    house.outside.is_stopping.store(true, Ordering::SeqCst);
+    assert_eq!(house.get("", "/readyz").await.problem(), (503, "unavailable"));
+    assert_eq!(house.get("", "/healthz").await.status, 200);
+}

@@ -14,7 +14,7 @@ use model::ids::{ApiKeyId, AuditId, ExecutionIds, SandboxId};
 use model::tenancy::{ApiKey, AuditEntry, DEFAULT_ORGANIZATION, Organization, Role, Sandbox};
 use model::webhook::Webhook;
 use serde_json::{Value, json};
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use store::Store;
 use store::admin::NewOrganization;
@@ -46,10 +46,15 @@ impl Wake for Hints {
     }
 }
 
-#[derive(Debug)]
-struct Nowhere;
+#[derive(Debug, Default)]
+pub struct Nowhere {
+    pub is_stopping: AtomicBool,
+}
 #[async_trait]
 impl Outside for Nowhere {
+    fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Ordering::SeqCst)
+    }
     async fn check_url(&self, url: &str) -> Result<(), String> {
         if url.starts_with("https://") { Ok(()) } else { Err("must be https".to_owned()) }
     }
@@ -64,6 +69,7 @@ pub struct House {
     pub store: Arc<SqliteStore>,
     pub clock: Arc<At>,
     pub hints: Arc<Hints>,
+    pub outside: Arc<Nowhere>,
     pub admin: String,
     _folder: tempfile::TempDir,
 }
@@ -100,10 +106,18 @@ impl House {
         let clock = Arc::new(At(1_800_000_000_000.into()));
         let hints = Arc::new(Hints::default());
         let ids = Arc::new(ExecutionIds::new(1));
-        let (wake, outside) = (hints.clone(), Arc::new(Nowhere));
-        let api = Api::new(store.clone(), wake, clock.clone(), Arc::new(Random), ids, outside, ApiSettings::default());
+        let (wake, outside) = (hints.clone(), Arc::new(Nowhere::default()));
+        let api = Api::new(
+            store.clone(),
+            wake,
+            clock.clone(),
+            Arc::new(Random),
+            ids,
+            outside.clone(),
+            ApiSettings::default(),
+        );
         let admin = found(&*store, clock.now()).await;
-        Self { router: router(Arc::new(api)), store, clock, hints, admin, _folder: folder }
+        Self { router: router(Arc::new(api)), store, clock, hints, outside, admin, _folder: folder }
     }
 
     pub async fn send(&self, request: Request<Body>) -> Answer {
