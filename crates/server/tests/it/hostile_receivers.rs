@@ -4,8 +4,7 @@
 mod endpoint;
 
 use crate::support::client::Caller;
-use crate::support::until;
-use crate::support::world::{World, campaign_through, execution};
+use crate::support::world::{World, attempts, simulate};
 use endpoint::{Does, Endpoint};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -66,28 +65,17 @@ struct Hostile {
     timeout_secs: u64,
 }
 
-async fn sandbox(world: &World, name: &str) -> Caller {
-    let organization = &world.caller.organization;
-    world.caller.post("/v1/sandboxes", &json!({"imsOrg": organization, "name": name})).await.expect(201);
-    world.caller.in_sandbox(organization, name)
-}
-
-/// A sandbox with a webhook at the URL, and events of these addresses for it.
+/// A webhook, and messages to these addresses that it gets the events of.
 async fn send(caller: &Caller, webhook: &Value, addresses: &[String]) {
     caller.post("/v1/feedback-webhooks", webhook).await.expect(201);
-    let channel = json!({"name": "simulator", "channel": "email", "type": "simulator"});
-    let campaign = campaign_through(caller, &channel).await;
-    for (i, to) in addresses.chunks(20).enumerate() {
-        let body = execution(&format!("r-{i}"), &campaign, to);
-        caller.post("/ajo/im/executions/unitary", &body).await.expect(202);
-    }
+    simulate(caller, addresses).await;
 }
 
 /// Retries at once and without end, so that it is at it as long as the test.
 async fn set_loose(world: &World, number: usize) -> Hostile {
     let (does, kind, status, timeout_secs) = HOSTILE[number];
     let endpoint = Endpoint::start(does, &world.authority).await;
-    let caller = sandbox(world, &format!("hostile-{number}")).await;
+    let caller = world.caller.in_new_sandbox(&format!("hostile-{number}")).await;
     let webhook = json!({"name": "hostile", "channels": ["email"], "url": endpoint.url, "timeoutSeconds": timeout_secs,
         "maxConcurrency": CONCURRENCY, "retry": {"firstDelaySeconds": 1, "maxDelaySeconds": 1}});
     let to: Vec<String> = (0..EVENTS).map(|i| format!("sent+{i}@simulator.esito.test")).collect();
@@ -95,28 +83,12 @@ async fn set_loose(world: &World, number: usize) -> Hostile {
     Hostile { endpoint, caller, kind, status, timeout_secs }
 }
 
-/// All attempts that the sandbox's deliveries have had, once one has failed or all have succeeded.
-async fn attempts(hostile: &Hostile) -> Vec<Value> {
-    let (state, least) = if hostile.kind == "none" { ("succeeded", EVENTS) } else { ("failing", 1) };
-    let caller = &hostile.caller;
-    let path = format!("/v1/deliveries?limit=200&state={state}");
-    let ask = || async {
-        let list = caller.get(&path).await.expect(200);
-        let items = list["items"].as_array().unwrap().clone();
-        (items.len() >= least).then_some(items)
-    };
-    let mut found = Vec::new();
-    for item in until(&format!("deliveries to {:?} that are {state}", hostile.endpoint.does), ask).await {
-        let delivery = caller.get(&format!("/v1/deliveries/{}", item["id"].as_str().unwrap())).await.expect(200);
-        found.extend(delivery["attempts"].as_array().unwrap().iter().cloned());
-    }
-    found
-}
-
 impl Hostile {
     /// Its attempts have failed as they should, and in time.
     async fn check(&self) -> String {
-        let found = attempts(self).await;
+        // Once one has failed, or all have succeeded.
+        let (state, least) = if self.kind == "none" { ("succeeded", EVENTS) } else { ("failing", 1) };
+        let found = attempts(&self.caller, state, |deliveries| deliveries >= least).await.concat();
         let does = self.endpoint.does;
         for attempt in &found {
             let kind = attempt["error"]["kind"].as_str().unwrap_or("none");
@@ -155,7 +127,7 @@ async fn hostile_receivers_take_nothing_from_others() {
         hostile.endpoint.wait_for(1).await;
     }
 
-    let healthy = sandbox(&world, "healthy").await;
+    let healthy = world.caller.in_new_sandbox("healthy").await;
     let webhook = json!({"name": "healthy", "channels": ["email"], "url": world.receiver.url});
     let to: Vec<String> = (0..HEALTHY).map(|i| format!("delivered+{i}@simulator.esito.test")).collect();
     send(&healthy, &webhook, &to).await;

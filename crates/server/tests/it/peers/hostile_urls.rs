@@ -47,7 +47,7 @@ async fn hostile_urls_are_refused_at_create_at_replace_and_as_token_urls() {
     assert!(ADDRESSES.len() + FORMS.len() >= 150);
     let stage = Stage::start(OPEN).await;
     stage.answer([("control".to_owned(), allowed())]);
-    let other = stage.sandbox("other").await;
+    let other = stage.caller.in_new_sandbox("other").await;
     let good = url_of("control", stage.port);
     let made = other.post(WEBHOOKS, &webhook(&good, json!({}))).await.expect(201);
     let existing = format!("{WEBHOOKS}/{}", made["id"].as_str().unwrap());
@@ -87,14 +87,14 @@ async fn names_with_forbidden_addresses_get_no_event_even_if_they_turn_so_later(
     stage.answer(harmless.chain([token_host]));
     let mut sandboxes = Vec::new();
     for (name, ..) in NAMES {
-        let caller = stage.sandbox(name).await;
+        let caller = stage.caller.in_new_sandbox(name).await;
         let made = caller.post(WEBHOOKS, &webhook(&url_of(name, stage.port), once())).await.expect(201);
         sandboxes.push((*name, caller, made["id"].as_str().unwrap().to_owned(), "guard"));
     }
     let mut behind_token = once();
     behind_token["authentication"] = json!({"type": "oauth2", "tokenUrl": url_of("token", stage.port), "clientId": "c",
         "clientSecret": "s"});
-    let caller = stage.sandbox("token").await;
+    let caller = stage.caller.in_new_sandbox("token").await;
     let literal = format!("https://{ALLOWED}:{}/hook", stage.port);
     let made = caller.post(WEBHOOKS, &webhook(&literal, behind_token)).await.expect(201);
     sandboxes.push(("token", caller, made["id"].as_str().unwrap().to_owned(), "token"));
@@ -155,12 +155,12 @@ async fn a_name_that_changes_its_address_reaches_the_allowed_one_or_nothing() {
     stage.answer(at_first.map(|name| (name.to_owned(), allowed())));
     let mut callers = BTreeMap::new();
     for (name, ..) in &names {
-        let caller = stage.sandbox(name).await;
+        let caller = stage.caller.in_new_sandbox(name).await;
         caller.post(WEBHOOKS, &webhook(&url_of(name, stage.port), eager())).await.expect(201);
         callers.insert(*name, caller);
     }
     for (name, port) in [("dead", stage.dead_port), ("redirect", stage.port)] {
-        let caller = stage.sandbox(name).await;
+        let caller = stage.caller.in_new_sandbox(name).await;
         caller.post(WEBHOOKS, &webhook(&url_of(name, port), once())).await.expect(201);
         callers.insert(name, caller);
     }
@@ -202,7 +202,7 @@ async fn what_the_operator_closes_again_gets_no_event() {
     let name = name_of("inside");
     let hosts = ["127.0.0.1", "127.0.0.2", "[::1]", "[::ffff:127.0.0.1]", "0x7f000001", "0", "localhost", &name];
     for (i, host) in hosts.iter().enumerate() {
-        let caller = stage.sandbox(&format!("inside-{i}")).await;
+        let caller = stage.caller.in_new_sandbox(&format!("inside-{i}")).await;
         let url = format!("https://{host}:{}/hook", stage.port);
         caller.post(WEBHOOKS, &webhook(&url, once())).await.expect(201);
     }

@@ -2,13 +2,11 @@
 //! Python's `cryptography` checks the `v1a` signatures there.
 
 use super::peer::Peer;
-use crate::support::client::Caller;
 use crate::support::world::{World, campaign_through, execution};
 use hyper::Method;
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
-const ORGANIZATION: &str = "default@EsitoOrg";
 const SECRET: &str = "planted s3cr:t/+% é";
 const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 
@@ -60,11 +58,6 @@ impl Authlib {
     }
 }
 
-async fn sandbox(world: &World, name: &str) -> Caller {
-    world.caller.post("/v1/sandboxes", &json!({"imsOrg": ORGANIZATION, "name": name})).await.expect(201);
-    world.caller.in_sandbox(ORGANIZATION, name)
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn authlib_gives_tokens_by_both_methods_and_takes_them() {
     let world = World::start().await;
@@ -77,7 +70,7 @@ async fn authlib_gives_tokens_by_both_methods_and_takes_them() {
     let addresses: Vec<String> = (0..20).map(|i| format!("sent+{i}@simulator.esito.test")).collect();
     let (mut keys, mut sandboxes) = (Map::new(), Vec::new());
     for (name, more) in &methods {
-        let caller = sandbox(&world, name).await;
+        let caller = world.caller.in_new_sandbox(name).await;
         let made = caller.post("/v1/feedback-webhooks", &authlib.webhook(name, more.clone())).await.expect(201);
         keys.insert((*name).to_owned(), json!([made["signingPublicKey"]]));
         authlib.write_keys(&keys);

@@ -13,8 +13,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use tempfile::TempDir;
 
-const ORGANIZATION: &str = "default@EsitoOrg";
-
 /// An outcome of the simulator.
 struct Simulated {
     /// Its name in email addresses.
@@ -167,8 +165,7 @@ fn authentication(algorithm: &str) -> Value {
 /// the campaigns.
 async fn sandbox(world: &World, front: &Front, algorithm: &str, payload: &str) -> (Caller, Value, [String; 2]) {
     let name = algorithm.to_lowercase();
-    world.caller.post("/v1/sandboxes", &json!({"imsOrg": ORGANIZATION, "name": name})).await.expect(201);
-    let caller = world.caller.in_sandbox(ORGANIZATION, &name);
+    let caller = world.caller.in_new_sandbox(&name).await;
     let authentication = authentication(algorithm);
     let webhook = json!({"name": algorithm, "channels": ["email", "sms"], "url": format!("https://localhost:{}/hook/{name}", front.port),
         "payload": payload, "authentication": authentication,

@@ -6,7 +6,7 @@ use hyper::{Method, Request};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
 
 /// A caller with a key, an organization and a sandbox.
@@ -72,6 +72,12 @@ impl Caller {
 
     pub fn in_sandbox(&self, organization: &str, sandbox: &str) -> Self {
         Self { organization: organization.to_owned(), sandbox: sandbox.to_owned(), ..self.clone() }
+    }
+
+    /// The same caller in a sandbox that it makes.
+    pub async fn in_new_sandbox(&self, name: &str) -> Self {
+        self.post("/v1/sandboxes", &json!({"imsOrg": self.organization, "name": name})).await.expect(201);
+        self.in_sandbox(&self.organization, name)
     }
 
     /// The same caller; all of its answers are noted there.

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
 /// A certificate authority of one test.
@@ -105,6 +106,8 @@ impl Got {
 
 /// After so long without anything new, what came is looked through.
 const MOMENT: Duration = Duration::from_millis(100);
+/// By so much each event that had not come before puts off the end of a wait.
+const LONGER: Duration = Duration::from_millis(10);
 
 /// What to answer.
 #[derive(Clone, Debug)]
@@ -121,12 +124,16 @@ impl Reply {
     }
 }
 
+/// How many requests came with each `webhook-id`.
+type ById = Arc<Mutex<HashMap<String, usize>>>;
+
 type Behave = dyn Fn(&Got, usize) -> Reply + Send + Sync;
 
 /// The endpoint. It ends with the test's runtime.
 pub struct Receiver {
     pub url: String,
     got: Arc<Mutex<Vec<Got>>>,
+    by_id: ById,
     count: watch::Receiver<usize>,
     behave: Arc<Mutex<Arc<Behave>>>,
 }
@@ -162,9 +169,9 @@ impl Receiver {
             told: Arc::new(told),
             behave: Arc::new(Mutex::new(behave)),
         };
-        let (got, behave) = (Arc::clone(&shared.got), Arc::clone(&shared.behave));
+        let (got, by_id, behave) = (Arc::clone(&shared.got), Arc::clone(&shared.by_id), Arc::clone(&shared.behave));
         tokio::spawn(accept(listener, acceptor, shared));
-        Self { url, got, count, behave }
+        Self { url, got, by_id, count, behave }
     }
 
     pub fn behave(&self, behave: impl Fn(&Got, usize) -> Reply + Send + Sync + 'static) {
@@ -176,10 +183,16 @@ impl Receiver {
         self.got.lock().unwrap().clone()
     }
 
-    /// Waits until `enough` says so of all that came, as long as something comes at all. A long run is not looked
+    /// How many different events came.
+    fn events(&self) -> usize {
+        self.by_id.lock().unwrap().len()
+    }
+
+    /// Waits until `enough` says so of all that came; each new event gives it a little longer. A long run is not looked
     /// through at each arrival: only when a twentieth more has come, or nothing for a moment.
     pub async fn wait_until(&self, what: &str, enough: impl Fn(&[Got]) -> bool) -> Vec<Got> {
         let mut count = self.count.clone();
+        let (begun, before) = (Instant::now(), self.events());
         loop {
             let seen = *count.borrow_and_update();
             let got = self.got();
@@ -187,7 +200,8 @@ impl Receiver {
                 return got;
             }
             let next_look = seen + seen / 20;
-            if !came(&mut count, super::HANG).await {
+            let until = begun + super::HANG + LONGER * u32::try_from(self.events() - before).unwrap();
+            if !came(&mut count, until.saturating_duration_since(Instant::now())).await {
                 let told = |got: &Got| (got.recipient(), got.event_status(), got.status);
                 let last: Vec<_> = got.iter().rev().take(10).map(told).collect();
                 panic!("waited for {what}; got {} requests, the last {last:?}", got.len());
@@ -214,8 +228,7 @@ async fn came(count: &mut watch::Receiver<usize>, within: Duration) -> bool {
 #[derive(Clone)]
 struct Shared {
     got: Arc<Mutex<Vec<Got>>>,
-    /// How many came with each `webhook-id`.
-    by_id: Arc<Mutex<HashMap<String, usize>>>,
+    by_id: ById,
     told: Arc<watch::Sender<usize>>,
     behave: Arc<Mutex<Arc<Behave>>>,
 }

@@ -3,6 +3,7 @@
 use super::client::Caller;
 use super::receiver::{Authority, Receiver};
 use super::server::{Server, Settings};
+use super::until;
 use serde_json::{Value, json};
 
 pub struct World {
@@ -43,8 +44,7 @@ impl World {
 
     /// A live email campaign with webhooks enabled, sent through the simulator; its id.
     pub async fn simulated_campaign(&self) -> String {
-        let channel = json!({"name": "simulator", "channel": "email", "type": "simulator"});
-        self.campaign_through(&channel).await
+        self.campaign_through(&simulator()).await
     }
 
     /// A live email campaign with webhooks enabled, sent through a relay on this port; its id.
@@ -74,6 +74,34 @@ pub async fn campaign_through(caller: &Caller, channel: &Value) -> String {
     let activated = caller.call(hyper::Method::POST, &format!("/v1/campaigns/{id}/activate"), None).await;
     assert_eq!(activated.status, 200, "{}", activated.text());
     id
+}
+
+/// Messages to these addresses, through a simulator of their own.
+pub async fn simulate(caller: &Caller, addresses: &[String]) {
+    let campaign = campaign_through(caller, &simulator()).await;
+    for (i, to) in addresses.chunks(20).enumerate() {
+        let body = execution(&format!("r-{i}"), &campaign, to);
+        caller.post("/ajo/im/executions/unitary", &body).await.expect(202);
+    }
+}
+
+/// The attempts of each of the sandbox's deliveries in this state, once there are enough of those.
+pub async fn attempts(caller: &Caller, state: &str, are_enough: impl Fn(usize) -> bool) -> Vec<Vec<Value>> {
+    let path = format!("/v1/deliveries?limit=200&state={state}");
+    let ask = || async {
+        let items = caller.get(&path).await.expect(200)["items"].as_array().unwrap().clone();
+        are_enough(items.len()).then_some(items)
+    };
+    let mut found = Vec::new();
+    for item in until(&format!("deliveries of {} that are {state}", caller.sandbox), ask).await {
+        let delivery = caller.get(&format!("/v1/deliveries/{}", item["id"].as_str().unwrap())).await.expect(200);
+        found.push(delivery["attempts"].as_array().unwrap().clone());
+    }
+    found
+}
+
+fn simulator() -> Value {
+    json!({"name": "simulator", "channel": "email", "type": "simulator"})
 }
 
 /// An execution for these addresses.

@@ -6,10 +6,10 @@
 use crate::peers::peer::{Peer, free_port};
 use crate::peers::strace::Tracer;
 use crate::support::client::Caller;
+use crate::support::must;
 use crate::support::receiver::{Authority, Got, Receiver, Reply};
 use crate::support::server::Server;
-use crate::support::world::{campaign_through, execution, merge};
-use crate::support::{must, until};
+use crate::support::world::{self, merge, simulate};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
@@ -121,23 +121,10 @@ impl Stage {
         write_zone(&self.zone_file, names.into_iter().map(|(name, types)| (name_of(&name), types)).collect());
     }
 
-    /// A sandbox's caller.
-    pub async fn sandbox(&self, name: &str) -> Caller {
-        let organization = &self.caller.organization;
-        let made = self.caller.post("/v1/sandboxes", &json!({"imsOrg": organization, "name": name})).await;
-        made.expect(201);
-        self.caller.in_sandbox(organization, name)
-    }
-
     /// Sends events to the sandbox's webhook.
     pub async fn send(&self, caller: &Caller, events: usize) {
-        let channel = json!({"name": "simulator", "channel": "email", "type": "simulator"});
-        let campaign = campaign_through(caller, &channel).await;
         let to: Vec<String> = (0..events).map(|i| format!("sent+{i}@simulator.esito.test")).collect();
-        for (i, to) in to.chunks(20).enumerate() {
-            let body = execution(&format!("r-{i}"), &campaign, to);
-            caller.post("/ajo/im/executions/unitary", &body).await.expect(202);
-        }
+        simulate(caller, &to).await;
     }
 
     /// What the receiver got for this name.
@@ -172,7 +159,7 @@ impl Stage {
         for (i, url) in
             [url_of("control", self.port), format!("https://{ALLOWED}:{}/hook", self.port)].iter().enumerate()
         {
-            let caller = self.sandbox(&format!("control-{i}")).await;
+            let caller = self.caller.in_new_sandbox(&format!("control-{i}")).await;
             caller.post("/v1/feedback-webhooks", &webhook(url, json!({}))).await.expect(201);
             self.send(&caller, 1).await;
             let host = url.split('/').nth(2).unwrap();
@@ -198,18 +185,7 @@ pub fn url_of(name: &str, port: u16) -> String {
 
 /// The attempts of the sandbox's deliveries, once all of these are in this state.
 pub async fn attempts(caller: &Caller, state: &str, deliveries: usize) -> Vec<Vec<Value>> {
-    let path = format!("/v1/deliveries?limit=200&state={state}");
-    let ask = || async {
-        let list = caller.get(&path).await.expect(200);
-        let items = list["items"].as_array().unwrap().clone();
-        (items.len() == deliveries).then_some(items)
-    };
-    let mut found = Vec::new();
-    for item in until(&format!("{deliveries} deliveries that are {state}"), ask).await {
-        let delivery = caller.get(&format!("/v1/deliveries/{}", item["id"].as_str().unwrap())).await.expect(200);
-        found.push(delivery["attempts"].as_array().unwrap().clone());
-    }
-    found
+    world::attempts(caller, state, |found| found == deliveries).await
 }
 
 /// Ends each connection with its answer, so that each delivery asks DNS anew. What goes to `redirect` is sent on to a
