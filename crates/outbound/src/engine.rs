@@ -1,5 +1,6 @@
 //! The engine: both drivers and the ownership of shards, started and stopped together.
 
+use crate::admission::Admission;
 use crate::channel::work::{ChannelWork, MakeSender, Versions};
 use crate::driver::{Budget, Driver, Leases, Places, Shared};
 use crate::ownership::Ownership;
@@ -7,7 +8,7 @@ use crate::webhook::Network;
 use crate::webhook::work::WebhookWork;
 use model::clock::{Clock, Entropy};
 use model::delivery::AttemptDecision;
-use model::ids::OwnerId;
+use model::ids::{OwnerId, SandboxId};
 use model::outcome::FeedbackStatus;
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,6 +52,7 @@ pub struct Engine {
     channels: Arc<Driver<ChannelWork>>,
     webhooks: Arc<Driver<WebhookWork>>,
     ownership: Arc<Ownership>,
+    admission: Arc<Admission>,
     stop: CancellationToken,
     abandon: CancellationToken,
     tasks: TaskTracker,
@@ -64,6 +66,7 @@ impl Engine {
         let ownership = Ownership::new(owner, Arc::clone(&store), Arc::clone(&clock));
         ownership.renew().await?;
         let (stop, abandon, tasks) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
+        let admission = Arc::<Admission>::default();
         let shared = || {
             Arc::new(Shared {
                 clock: Arc::clone(&clock),
@@ -82,6 +85,7 @@ impl Engine {
             entropy: Arc::clone(&entropy),
             tally: Arc::clone(&tally),
             abandon: abandon.clone(),
+            admission: Arc::clone(&admission),
         };
         let webhooks = Driver::new(Arc::new(deliver), shared());
         let send = ChannelWork {
@@ -93,12 +97,18 @@ impl Engine {
             versions: Versions::default(),
             webhooks: Arc::clone(&webhooks),
             abandon: abandon.clone(),
+            admission: Arc::clone(&admission),
         };
         let channels = Driver::new(Arc::new(send), shared());
         tasks.spawn(Arc::clone(&ownership).keep(stop.clone()));
         tasks.spawn(Arc::clone(&channels).poll());
         tasks.spawn(Arc::clone(&webhooks).poll());
-        Ok(Arc::new(Self { channels, webhooks, ownership, stop, abandon, tasks }))
+        Ok(Arc::new(Self { channels, webhooks, ownership, admission, stop, abandon, tasks }))
+    }
+
+    /// Waits until an execution for so many recipients may be taken.
+    pub async fn admit(&self, sandbox: SandboxId, recipients: usize) {
+        self.admission.admit(sandbox, recipients).await;
     }
 
     /// Takes nothing new, waits up to `limit` for what is under way, and gives the shards back. True where everything

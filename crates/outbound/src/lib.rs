@@ -3,6 +3,7 @@
 //! The crate knows the [`store::Store`] and the wire formats; it knows nothing of the HTTP API, the console or the
 //! configuration file.
 
+pub mod admission;
 pub mod channel;
 pub mod driver;
 pub mod engine;

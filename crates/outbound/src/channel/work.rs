@@ -1,6 +1,7 @@
 //! Messages as work for the driver.
 
 use super::{Gate, Sender, Sent};
+use crate::admission::{Admission, Gauge};
 use crate::driver::{Driver, Limits, Rows, Stepped, Turn, Work, Written};
 use crate::engine::Tally;
 use crate::webhook::work::{LOOK_AGAIN, WebhookWork, persist};
@@ -33,6 +34,7 @@ pub struct ChannelWork {
     pub(crate) versions: Versions,
     pub(crate) webhooks: Arc<Driver<WebhookWork>>,
     pub(crate) abandon: CancellationToken,
+    pub(crate) admission: Arc<Admission>,
 }
 
 impl std::fmt::Debug for ChannelWork {
@@ -46,6 +48,7 @@ impl std::fmt::Debug for ChannelWork {
 pub struct ChannelTarget {
     configuration: ChannelConfiguration,
     sender: Arc<dyn Sender>,
+    gauge: Arc<Gauge>,
 }
 
 /// The simulator waits for nothing, so its steps are as many as keep the writer's commits full.
@@ -89,6 +92,10 @@ impl Work for ChannelWork {
         Limits { concurrency, per_second: settings.max_per_second, longest_pause: LONGEST_PAUSE }
     }
 
+    fn gauge(target: &ChannelTarget) -> &Arc<Gauge> {
+        &target.gauge
+    }
+
     fn ends_alone(_: &ChannelTarget, row: &DueMessage, now: Timestamp) -> bool {
         row.planned.is_some() || is_expired(row, now)
     }
@@ -116,7 +123,8 @@ impl Work for ChannelWork {
         };
         let shard = Shard::of(&configuration.ims_org, configuration.sandbox);
         let sender = (self.make_sender)(&configuration);
-        Ok(Some((Arc::new(ChannelTarget { configuration, sender }), shard)))
+        let gauge = self.admission.gauge(configuration.sandbox);
+        Ok(Some((Arc::new(ChannelTarget { configuration, sender, gauge }), shard)))
     }
 
     async fn step(&self, target: &ChannelTarget, row: DueMessage, _: Turn, lease: Lease) -> Stepped<Record> {

@@ -30,6 +30,7 @@ mod tests;
 pub use memory::Budget;
 pub use places::Places;
 
+use crate::admission::Gauge;
 use model::circuit::Sign;
 use model::clock::{Clock, Entropy, Timestamp};
 use model::ids::Shard;
@@ -133,6 +134,8 @@ pub trait Work: Send + Sync + Debug + 'static {
     fn bytes(row: &Self::Row) -> usize;
     /// How fast the target's queue may go.
     fn limits(target: &Self::Target) -> Limits;
+    /// Where the rows that wait for processor time are shown.
+    fn gauge(target: &Self::Target) -> &Arc<Gauge>;
     /// Whether the row, while the other side is left alone, is not to wait for it: its time is up, or it never needed it.
     fn ends_alone(target: &Self::Target, row: &Self::Row, now: Timestamp) -> bool;
 

@@ -6,6 +6,7 @@ use super::rate::Rate;
 use super::reading::{ROWS_FOR_PROBES, ROWS_IN_MEMORY};
 use super::signals::{self, Signals};
 use super::{Handles, POLL, Rows, Shared, Stepped, Turn, Work, Written};
+use crate::admission::Share;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -65,6 +66,7 @@ pub(super) struct Queue<W: Work> {
     pub(super) circuit_since: u64,
     pub(super) pace: Pace,
     pub(super) rate: Rate,
+    pub(super) share: Share,
     /// A step waits for its second's share.
     pub(super) is_rated: bool,
     /// It wants more places and cannot have them now.
@@ -130,6 +132,7 @@ impl<W: Work> Queue<W> {
             circuit_since: 0,
             pace: Pace::new(now),
             rate: Rate::new(now),
+            share: Share::new(now),
             is_rated: false,
             is_throttled: false,
             parked: Vec::new(),
@@ -148,6 +151,7 @@ impl<W: Work> Queue<W> {
         let mut timer = pin!(sleep_until(Instant::now() + IDLE));
         while !shared.stop.is_cancelled() {
             self.advance().await;
+            self.show_waiting();
             if self.active.elapsed() >= IDLE && self.retires(&inbox) {
                 return;
             }
@@ -171,6 +175,12 @@ impl<W: Work> Queue<W> {
             self.gather(&mut inbox);
         }
         self.end().await;
+    }
+
+    fn show_waiting(&mut self) {
+        if let Some((target, _)) = &self.target {
+            self.share.show(W::gauge(target), self.memory.waiting(), Instant::now());
+        }
     }
 
     /// Takes what has come meanwhile in one go: the next advance sees all of it.

@@ -35,6 +35,7 @@ impl<W: Work> Queue<W> {
             }
             let Some(row) = self.next_row() else { return };
             self.rate.take();
+            self.share.begin();
             self.start(target, row, Turn::Try, lease, Some(place));
         }
         if self.memory.waiting() == 0 {

@@ -3,6 +3,7 @@
 use super::circuit::sign;
 use super::limits::limits;
 use super::{Endpoint, Network, Post, Reply, Verdict};
+use crate::admission::{Admission, Gauge};
 use crate::driver::{Limits, Rows, Stepped, Turn, Work, Written};
 use crate::engine::Tally;
 use bytes::Bytes;
@@ -29,6 +30,7 @@ pub struct WebhookWork {
     pub(crate) tally: Arc<dyn Tally>,
     /// After this nothing is worth waiting for any more.
     pub(crate) abandon: CancellationToken,
+    pub(crate) admission: Arc<Admission>,
 }
 
 /// When a row could not be worked on, the store is looked at again after this.
@@ -45,6 +47,7 @@ const GONE_PAUSE: Duration = Duration::from_secs(1);
 pub struct WebhookTarget {
     webhook: Webhook,
     endpoint: Result<Endpoint, AttemptError>,
+    gauge: Arc<Gauge>,
     /// What kept the last attempt from succeeding that did not.
     trouble: Mutex<Option<AttemptError>>,
 }
@@ -104,6 +107,10 @@ impl Work for WebhookWork {
         limits(&target.webhook.settings)
     }
 
+    fn gauge(target: &WebhookTarget) -> &Arc<Gauge> {
+        &target.gauge
+    }
+
     fn ends_alone(target: &WebhookTarget, row: &DueDelivery, now: Timestamp) -> bool {
         let grace = if row.failures == 0 { GRACE } else { Duration::ZERO };
         target.end_of(row) + grace <= target.webhook.active_time(now)
@@ -124,7 +131,15 @@ impl Work for WebhookWork {
         };
         let shard = Shard::of(&webhook.ims_org, queue);
         let endpoint = Endpoint::new(&webhook, &self.network);
-        Ok(Some((Arc::new(WebhookTarget { webhook, endpoint, trouble: Mutex::default() }), shard)))
+        Ok(Some((
+            Arc::new(WebhookTarget {
+                webhook,
+                endpoint,
+                gauge: self.admission.gauge(queue),
+                trouble: Mutex::default(),
+            }),
+            shard,
+        )))
     }
 
     async fn step(&self, target: &WebhookTarget, row: DueDelivery, turn: Turn, lease: Lease) -> Stepped<Finish> {

@@ -129,8 +129,9 @@ async fn execute(
     priority: Priority,
     body: ExecutionBody,
 ) -> Result<Response, Problem> {
+    api.rate.take(scope.sandbox.id, api.clock.now())?;
+    api.outside.admit(scope.sandbox.id, body.request.recipients.len()).await;
     let now = api.clock.now();
-    api.rate.take(scope.sandbox.id, now)?;
     let execution = new_execution(api, scope, priority, body, now)?;
     let request_id = execution.request_id.clone();
     let accepted = api.store.accept(execution).await??;

@@ -56,7 +56,7 @@ use futures_util::FutureExt;
 use limit::RateLimit;
 use model::clock::{Clock, Entropy};
 use model::delivery::Attempt;
-use model::ids::ExecutionIds;
+use model::ids::{ExecutionIds, SandboxId};
 use model::tenancy::{ApiKey, Sandbox};
 use model::webhook::Webhook;
 use problem::Problem;
@@ -72,6 +72,9 @@ use utoipa_axum::router::OpenApiRouter;
 pub trait Outside: Send + Sync + std::fmt::Debug {
     /// Whether the program is about to end.
     fn is_stopping(&self) -> bool;
+
+    /// Waits, a little at most, until an execution for so many recipients may be taken: what was taken before comes first.
+    async fn admit(&self, sandbox: SandboxId, recipients: usize);
 
     /// Whether a webhook may be at this URL; says why not, for the caller to mend it.
     async fn check_url(&self, url: &str) -> Result<(), String>;

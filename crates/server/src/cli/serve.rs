@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use axum::Router;
 use model::clock::{Clock, Entropy};
 use model::delivery::{Attempt, AttemptDecision};
-use model::ids::ExecutionIds;
+use model::ids::{ExecutionIds, SandboxId};
 use model::outcome::FeedbackStatus;
 use model::webhook::Webhook;
 use outbound::channel::work::MakeSender;
@@ -153,7 +153,8 @@ async fn wire_up(
         make_sender: make_sender(clock.clone(), &extra_ca),
     };
     let engine = Engine::start(parts).await?;
-    let outside = Arc::new(Around { life, network, clock: clock.clone(), entropy: entropy.clone() });
+    let outside =
+        Arc::new(Around { life, engine: engine.clone(), network, clock: clock.clone(), entropy: entropy.clone() });
     let settings = ApiSettings {
         public_url: config.public_url(address),
         executions_per_second: config.limits.executions_per_second,
@@ -199,6 +200,7 @@ impl Tally for Counting {
 #[derive(Debug)]
 struct Around {
     life: Lifecycle,
+    engine: Arc<Engine>,
     network: Arc<Network>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
@@ -208,6 +210,10 @@ struct Around {
 impl Outside for Around {
     fn is_stopping(&self) -> bool {
         self.life.is_stopping()
+    }
+
+    async fn admit(&self, sandbox: SandboxId, recipients: usize) {
+        self.engine.admit(sandbox, recipients).await;
     }
 
     async fn check_url(&self, url: &str) -> Result<(), String> {

@@ -1,5 +1,6 @@
 //! A store and another side that do as a test says, on tokio's paused clock.
 
+use crate::admission::Gauge;
 use crate::driver::{Budget, Driver, Leases, Limits, Places, Rows, Shared, Stepped, Turn, Work, Written};
 use model::circuit::Sign;
 use model::clock::{Clock, Entropy, Timestamp};
@@ -70,6 +71,7 @@ pub struct Fake {
     pub reads: AtomicUsize,
     pub writes: AtomicUsize,
     owned: AtomicBool,
+    pub gauge: Arc<Gauge>,
 }
 
 impl std::fmt::Debug for Fake {
@@ -84,6 +86,7 @@ pub const ROW_BYTES: usize = 1024;
 pub struct Target {
     limits: Limits,
     longest: Option<Duration>,
+    gauge: Arc<Gauge>,
 }
 
 impl Work for Fake {
@@ -113,6 +116,10 @@ impl Work for Fake {
         target.limits
     }
 
+    fn gauge(target: &Target) -> &Arc<Gauge> {
+        &target.gauge
+    }
+
     fn ends_alone(target: &Target, row: &Row, now: Timestamp) -> bool {
         target.longest.is_some_and(|longest| now.since(row.due_at) >= longest)
     }
@@ -133,7 +140,11 @@ impl Work for Fake {
 
     async fn target(&self, queue: u32) -> store::Result<Option<(Arc<Target>, Shard)>> {
         let held = self.held.lock().unwrap().contains(&queue);
-        let target = Target { limits: *self.limits.lock().unwrap(), longest: *self.longest.lock().unwrap() };
+        let target = Target {
+            limits: *self.limits.lock().unwrap(),
+            longest: *self.longest.lock().unwrap(),
+            gauge: Arc::clone(&self.gauge),
+        };
         Ok((!held).then(|| (Arc::new(target), Shard(0))))
     }
 
@@ -316,6 +327,7 @@ impl Rig {
             reads: AtomicUsize::new(0),
             writes: AtomicUsize::new(0),
             owned: AtomicBool::new(true),
+            gauge: Arc::default(),
         });
         let (stop, tasks, budget) = (CancellationToken::new(), TaskTracker::new(), Budget::new(bytes));
         let shared = Shared {

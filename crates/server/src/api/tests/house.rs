@@ -55,6 +55,7 @@ impl Outside for Nowhere {
     fn is_stopping(&self) -> bool {
         self.is_stopping.load(Ordering::SeqCst)
     }
+    async fn admit(&self, _: SandboxId, _: usize) {}
     async fn check_url(&self, url: &str) -> Result<(), String> {
         if url.starts_with("https://") { Ok(()) } else { Err("must be https".to_owned()) }
     }
