@@ -81,7 +81,7 @@ pub struct Gauge {
 }
 
 impl Gauge {
-    fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.rows.load(Ordering::Relaxed) > FULL
     }
 

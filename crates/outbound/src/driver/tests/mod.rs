@@ -352,3 +352,24 @@ async fn a_stop_waits_for_what_is_under_way_and_writes_it_down() {
     rig.stop().await;
     assert_eq!((rig.fake.tries_of(1).len(), rig.fake.taken_of(1)), (4, 4));
 }
+
+#[tokio::test(start_paused = true)]
+async fn rows_that_wait_in_a_busy_queue_show_on_its_gauge_until_they_are_through() {
+    let rig = Rig::new();
+    rig.give(1, 0..5_000);
+    rig.until("some", |fake| fake.taken_of(1) > 2_500).await;
+    assert!(rig.fake.gauge.is_full());
+    rig.until("all", |fake| fake.taken_of(1) == 5_000).await;
+    assert!(!rig.fake.gauge.is_full());
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_that_wait_for_a_slow_side_do_not_show() {
+    let rig = Rig::new();
+    rig.fake.limits.lock().unwrap().per_second = Some(1_000);
+    rig.give(1, 0..5_000);
+    for taken in [500, 1_500, 2_500] {
+        rig.until("some", |fake| fake.taken_of(1) > taken).await;
+        assert!(!rig.fake.gauge.is_full());
+    }
+}
