@@ -289,3 +289,26 @@ async fn a_server_that_stops_is_alive_and_not_ready() {
     assert_eq!(house.get("", "/readyz").await.problem(), (503, "unavailable"));
     assert_eq!(house.get("", "/healthz").await.status, 200);
 }
+
+#[tokio::test]
+async fn an_execution_is_taken_when_it_is_admitted() {
+    let house = House::new().await;
+    let body = json!({"requestId": "r1", "campaignId": house.campaign().await, "recipients": [
+        {"type": "external", "userId": "1", "namespace": "ECID"},
+        {"type": "external", "userId": "2", "namespace": "ECID"}]});
+    let door = house.outside.door.write().await;
+    let call = house.post(&house.admin, "/ajo/im/executions/highthroughput", body);
+    let meanwhile = async {
+        while house.outside.asked.lock().unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(house.get(&house.admin, "/v1/executions").await.body["items"], json!([]));
+        house.clock.0.fetch_add(200, Ordering::Relaxed);
+        drop(door);
+    };
+    let both = async { tokio::join!(call, meanwhile) };
+    let (answer, ()) = tokio::time::timeout(std::time::Duration::from_secs(20), both).await.unwrap();
+    assert_eq!(answer.status, 202, "{}", answer.body);
+    assert_eq!(answer.body["createdAt"], json!(house.clock.now()), "it waited before it was made");
+    assert_eq!(*house.outside.asked.lock().unwrap(), [2]);
+}
