@@ -169,7 +169,7 @@ pub(super) fn finish(tx: &mut Tx<'_>, finish: Finish) -> Result<Finished> {
         AttemptDecision::RetryAt(at) => put_off(tx, sbx, &finish, at, 1)?,
         AttemptDecision::Gone => put_off(tx, sbx, &finish, finish.now, 0)?,
     };
-    let Some((followed, message)) = ended else { return Ok(Finished::default()) };
+    let Some(followed) = ended else { return Ok(Finished::default()) };
     if finish.decision != AttemptDecision::Succeeded {
         add_attempt(tx, sbx, finish.sequence, &finish.attempt)?;
     }
@@ -177,47 +177,57 @@ pub(super) fn finish(tx: &mut Tx<'_>, finish: Finish) -> Result<Finished> {
     let is_over = matches!(finish.decision, AttemptDecision::Succeeded | AttemptDecision::Exhausted);
     #[cfg(feature = "planted-bugs")]
     let is_over = is_over || is_planted(Bug::EarlyPromotion);
-    let promoted = if followed && is_over {
-        let webhook = super::admin::known_webhook(tx, &sandbox)?;
-        promote_next(tx, &sandbox, webhook.as_deref(), message, finish.now)?
-    } else {
-        None
+    let promoted = match followed.filter(|_| is_over) {
+        Some(message) => {
+            let webhook = super::admin::known_webhook(tx, &sandbox)?;
+            promote_next(tx, &sandbox, webhook.as_deref(), message, finish.now)?
+        }
+        None => None,
     };
     Ok(Finished { done: true, promoted, webhook_changed })
 }
 
-/// Whether another event of the message waits for this one, and the message; none where nothing was changed.
-type Ended = Option<(bool, MessageKey)>;
+/// None where nothing was changed; else the message, if another event of it waits for this one.
+type Ended = Option<Option<MessageKey>>;
 
-fn ended_from(row: &rusqlite::Row<'_>) -> rusqlite::Result<(bool, MessageKey)> {
-    Ok((row.get(0)?, MessageKey { execution: super::rows::execution_id(row, 1)?, ordinal: row.get(2)? }))
+fn ended_from(row: &rusqlite::Row<'_>) -> rusqlite::Result<Option<MessageKey>> {
+    let message = MessageKey { execution: super::rows::execution_id(row, 1)?, ordinal: row.get(2)? };
+    Ok(row.get::<_, bool>(0)?.then_some(message))
+}
+
+macro_rules! end_event {
+    ($and:literal) => {
+        concat!(
+            "UPDATE event SET delivery = ?4, ended_at = ?5, due_at = NULL, failures = failures + ?6, attempt_at = ?7, \
+             attempt_ms = ?8, attempt_status = ?9, attempt_excerpt = ?10 \
+             WHERE sbx = ?1 AND seq = ?2 AND delivery = 1 AND failures = ?3",
+            $and
+        )
+    };
 }
 
 fn end(tx: &Tx<'_>, sbx: i64, finish: &Finish, state: StoredDelivery) -> Result<Ended> {
     let succeeded = state == StoredDelivery::Succeeded;
     let attempt = &finish.attempt;
-    let mut update = tx.connection.prepare_cached(
-        "UPDATE event SET delivery = ?4, ended_at = ?5, due_at = NULL, failures = failures + ?6, attempt_at = ?7, \
-         attempt_ms = ?8, attempt_status = ?9, attempt_excerpt = ?10 \
-         WHERE sbx = ?1 AND seq = ?2 AND delivery = 1 AND failures = ?3 RETURNING followed, exec, ord",
-    )?;
-    Ok(update
-        .query_row(
-            params![
-                sbx,
-                finish.sequence,
-                finish.failures,
-                state.code(),
-                finish.now.millis(),
-                u8::from(!succeeded),
-                succeeded.then_some(attempt.at.millis()),
-                succeeded.then_some(attempt.duration_ms),
-                succeeded.then_some(attempt.status).flatten(),
-                attempt.response_excerpt.as_ref().filter(|_| succeeded)
-            ],
-            ended_from,
-        )
-        .optional()?)
+    let values = params![
+        sbx,
+        finish.sequence,
+        finish.failures,
+        state.code(),
+        finish.now.millis(),
+        u8::from(!succeeded),
+        succeeded.then_some(attempt.at.millis()),
+        succeeded.then_some(attempt.duration_ms),
+        succeeded.then_some(attempt.status).flatten(),
+        attempt.response_excerpt.as_ref().filter(|_| succeeded)
+    ];
+    // Mostly nothing waits, and what returns rows makes a table of them and can be undone alone: a third of its cost.
+    let mut alone = tx.connection.prepare_cached(end_event!(" AND followed = 0"))?;
+    if alone.execute(values)? == 1 {
+        return Ok(Some(None));
+    }
+    let mut any = tx.connection.prepare_cached(end_event!(" RETURNING followed, exec, ord"))?;
+    Ok(any.query_row(values, ended_from).optional()?)
 }
 
 fn put_off(tx: &Tx<'_>, sbx: i64, finish: &Finish, at: Timestamp, failures: u8) -> Result<Ended> {
