@@ -5,7 +5,7 @@
 //!
 //! Templates and contexts come from customers, so compiling and rendering are bounded in time, in depth and in
 //! output. What a helper may cost is known before it runs: each block starts with a hidden expression that takes the
-//! weight of one round of it from the render's budget.
+//! weight of one round of it from the render's budget. A template without blocks is weighed once.
 
 mod syntax;
 
@@ -59,7 +59,15 @@ impl fmt::Display for Part {
 #[derive(Clone, Debug)]
 pub struct Template {
     strict: bool,
-    parts: Vec<(Part, handlebars::Template)>,
+    parts: Vec<(Part, Compiled)>,
+}
+
+/// A part's template.
+#[derive(Clone, Debug)]
+struct Compiled {
+    template: handlebars::Template,
+    /// Without blocks: what a render takes from its budget. Else the blocks take it.
+    weight: Option<syntax::Weight>,
 }
 
 /// A message's content for one recipient.
@@ -130,7 +138,7 @@ impl Template {
                 continue;
             };
             match syntax::compile(source) {
-                Ok(template) => parts.push((part, template)),
+                Ok((template, weight)) => parts.push((part, Compiled { template, weight })),
                 Err(message) => faults.push(Fault { path: format!("$.content.{part}"), message }),
             }
         }
@@ -146,8 +154,8 @@ impl Template {
         let bytes: usize = bytes.into_iter().flatten().map(|raw| raw.get().len()).sum();
         let context = Context::from(data_of(personalization)?);
         let mut rendered = Rendered::default();
-        for (part, template) in &self.parts {
-            let text = self.render_part(*part, template, &context, bytes)?;
+        for (part, compiled) in &self.parts {
+            let text = self.render_part(*part, compiled, &context, bytes)?;
             match part {
                 Part::Subject => rendered.subject = Some(one_line(&text)),
                 Part::Html => rendered.html = Some(text),
@@ -160,7 +168,7 @@ impl Template {
     fn render_part(
         &self,
         part: Part,
-        template: &handlebars::Template,
+        compiled: &Compiled,
         context: &Context,
         context_bytes: usize,
     ) -> Result<String, RenderError> {
@@ -174,8 +182,12 @@ impl Template {
         let mut output = BoundedOutput { text: String::new(), limit, overflowed: false };
         let toll = Toll::new(context_bytes);
         let mut render_context = RenderContext::new(None);
-        render_context.register_local_helper(syntax::TOLL, Box::new(&toll));
-        let result = template.render(registry, context, &mut render_context, &mut output);
+        match compiled.weight {
+            Some(weight) if !toll.take(weight) => return Err(RenderError::TooMuchWork(part)),
+            Some(_) => {}
+            None => render_context.register_local_helper(syntax::TOLL, Box::new(&toll)),
+        }
+        let result = compiled.template.render(registry, context, &mut render_context, &mut output);
         match result {
             Ok(()) => Ok(output.text),
             Err(_) if output.overflowed => Err(RenderError::TooLong { part, limit }),
@@ -281,6 +293,15 @@ impl Toll {
         Self { left: AtomicU64::new(MAX_WORK), heavy_cost: 1 + bytes / BYTES_OF_ONE_WORK }
     }
 
+    /// Takes one round's weight from the budget; false: nothing is left.
+    fn take(&self, weight: syntax::Weight) -> bool {
+        let count = |elements| u64::try_from(elements).unwrap_or(u64::MAX);
+        let cost = count(weight.plain).saturating_add(count(weight.heavy).saturating_mul(self.heavy_cost));
+        let left = self.left.load(Ordering::Relaxed).saturating_sub(cost);
+        self.left.store(left, Ordering::Relaxed);
+        left > 0
+    }
+
     fn is_used_up(&self) -> bool {
         self.left.load(Ordering::Relaxed) == 0
     }
@@ -295,11 +316,10 @@ impl HelperDef for &Toll {
         _: &mut RenderContext<'reg, 'rc>,
         _: &mut dyn Output,
     ) -> HelperResult {
-        let weight = |index| helper.param(index).and_then(|param| param.value().as_u64()).unwrap_or(0);
-        let cost = weight(0).saturating_add(weight(1).saturating_mul(self.heavy_cost));
-        let left = self.left.load(Ordering::Relaxed).saturating_sub(cost);
-        self.left.store(left, Ordering::Relaxed);
-        if left == 0 { Err(RenderErrorReason::Other("too much work".to_owned()).into()) } else { Ok(()) }
+        let elements = |index| helper.param(index).and_then(|param| param.value().as_u64()).unwrap_or(0);
+        let count = |index| usize::try_from(elements(index)).unwrap_or(usize::MAX);
+        let has_some_left = self.take(syntax::Weight { plain: count(0), heavy: count(1) });
+        if has_some_left { Ok(()) } else { Err(RenderErrorReason::Other("too much work".to_owned()).into()) }
     }
 }
 

@@ -22,8 +22,9 @@ const MAX_TAGS_TIMES_BYTES: usize = 1_000_000_000;
 /// The most tags of a template.
 const MAX_TAGS: usize = 5_000;
 
-/// Compiles a template, or says what is wrong with it and where.
-pub(super) fn compile(source: &str) -> Result<Template, String> {
+/// Compiles a template, or says what is wrong with it and where. One without blocks cannot go round: its weight is known
+/// once and for all, and no expression in it takes it.
+pub(super) fn compile(source: &str) -> Result<(Template, Option<Weight>), String> {
     check_size(source)?;
     let mut template = Template::compile(source).map_err(|error| {
         let reason = error.reason().to_string();
@@ -32,8 +33,12 @@ pub(super) fn compile(source: &str) -> Result<Template, String> {
             None => reason,
         }
     })?;
-    add_toll(&mut template, 0, false)?;
-    Ok(template)
+    let weight = weigh(&mut template, 0, false)?;
+    if template.elements.iter().any(|element| matches!(element, TemplateElement::HelperBlock(_))) {
+        put_toll(&mut template, weight)?;
+        return Ok((template, None));
+    }
+    Ok((template, Some(weight)))
 }
 
 /// Bounds the parser's time, and the length of an `else if` chain, which becomes a nesting only after parsing.
@@ -55,18 +60,18 @@ fn check_size(source: &str) -> Result<(), String> {
 }
 
 /// What one round of a block costs: elements that cost little, and elements that may copy or compare whole values.
-#[derive(Clone, Copy)]
-struct Weight {
-    plain: usize,
-    heavy: usize,
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Weight {
+    pub plain: usize,
+    pub heavy: usize,
 }
 
-/// Checks a block's elements and puts the expression that takes its weight in front of them. `derived` says that the
-/// block's values are computed ones, which the renderer copies at each use.
-fn add_toll(template: &mut Template, depth: usize, derived: bool) -> Result<(), String> {
+/// Checks a block's elements and weighs them. `derived` says that the block's values are computed ones, which the renderer
+/// copies at each use.
+fn weigh(template: &mut Template, depth: usize, derived: bool) -> Result<Weight, String> {
     // The round itself costs something, or an empty block could go round for ever.
     let mut weight = Weight { plain: 1, heavy: 0 };
-    let places = std::mem::take(&mut template.mapping);
+    let places = &template.mapping;
     for (index, element) in template.elements.iter_mut().enumerate() {
         weight.plain += 1;
         weight.heavy += usize::from(derived);
@@ -77,10 +82,14 @@ fn add_toll(template: &mut Template, depth: usize, derived: bool) -> Result<(), 
             _ => message,
         })?;
     }
+    Ok(weight)
+}
+
+/// Puts the expression that takes a block's weight in front of its elements.
+fn put_toll(template: &mut Template, weight: Weight) -> Result<(), String> {
     let toll = format!("{{{{{TOLL} {} {}}}}}", weight.plain, weight.heavy);
     let toll = Template::compile(&toll).map_err(|error| error.reason().to_string())?;
-    template.mapping = toll.mapping;
-    template.mapping.extend(places);
+    template.mapping.splice(0..0, toll.mapping);
     template.elements.splice(0..0, toll.elements);
     Ok(())
 }
@@ -145,7 +154,8 @@ fn check_block(helper: &mut HelperTemplate, depth: usize, derived: bool, weight:
     let computed = helper.params.iter().any(|parameter| !matches!(parameter, Parameter::Path(_)));
     let derived = derived || (changes_scope && computed);
     for block in [&mut helper.template, &mut helper.inverse].into_iter().flatten() {
-        add_toll(block, depth + 1, derived)?;
+        let weight = weigh(block, depth + 1, derived)?;
+        put_toll(block, weight)?;
     }
     Ok(())
 }

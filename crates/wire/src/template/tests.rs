@@ -156,6 +156,14 @@ fn silent_loops_are_bounded() {
 }
 
 #[test]
+fn what_does_not_loop_is_bounded_too() {
+    let big = format!(r#"{{"m":"{}"}}"#, "z".repeat(900_000));
+    let compares = |times| "{{eq context.m context.m}}".repeat(times);
+    assert_eq!(html(&compares(1_000), &big), Err(RenderError::TooMuchWork(Part::Html)));
+    assert_eq!(html(&compares(100), &big).unwrap(), "true".repeat(100));
+}
+
+#[test]
 fn data_that_cannot_be_read_is_an_error() {
     let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
     assert_eq!(html("x", &deep), Err(RenderError::Data("context")));
