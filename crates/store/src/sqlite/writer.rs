@@ -31,7 +31,7 @@ const BETWEEN_COMMITS: Duration = Duration::from_micros(500);
 /// commits get everybody further.
 const BETWEEN_COMMITS_AT_MOST: Duration = Duration::from_millis(2);
 /// A commit may make what it holds later by about this part of the age of the youngest.
-const PART_OF_AGE: u32 = 8;
+const PART_OF_AGE: u32 = 2;
 /// A commit of fewer units says that little comes.
 const UNITS_OF_A_CROWD: usize = 8;
 /// The most jobs that wait; past it callers wait in turn.
@@ -529,7 +529,7 @@ mod tests {
         let between = |age| between_commits(age).as_micros();
         assert_eq!(between(None), 500);
         assert_eq!(between(Some(Duration::ZERO)), 500);
-        assert_eq!(between(Some(Duration::from_millis(8))), 1_000);
+        assert_eq!(between(Some(Duration::from_millis(3))), 1_500);
         assert_eq!(between(Some(Duration::from_secs(60))), 2_000);
     }
 
