@@ -20,6 +20,8 @@ use tokio::time::Instant;
 pub const CONCURRENCY: u32 = 64;
 /// Executions at a time to the API, where callers wait for answers.
 const CALLERS: usize = 64;
+/// The same where each is for one recipient. Each caller waits for a commit, so with fewer the machine waits for callers.
+const CALLERS_FOR_SINGLE: usize = 128;
 /// After the last call all events must have come within this.
 const LAST_EVENTS: Duration = Duration::from_secs(30);
 /// The callers end this long after their last call at the latest.
@@ -175,7 +177,8 @@ impl Stage {
         events: u64,
         seconds: f64,
     ) -> Result<Run, String> {
-        let pace = Pace::Closed { callers: CALLERS, events, seconds };
+        let callers = if recipients == 1 { CALLERS_FOR_SINGLE } else { CALLERS };
+        let pace = Pace::Closed { callers, events, seconds };
         self.run(targets, Recipients::Exactly(recipients), pace).await
     }
 
