@@ -100,6 +100,7 @@ impl Process {
             clock: Arc::clone(&clock),
             entropy: Arc::clone(&world.entropy) as _,
             tally: Arc::new(NoTally),
+            hands: 2,
             make_sender: make_sender(world, &state, &clock),
         };
         loop {

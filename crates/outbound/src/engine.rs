@@ -42,6 +42,8 @@ pub struct Parts {
     pub entropy: Arc<dyn Entropy>,
     /// Counts.
     pub tally: Arc<dyn Tally>,
+    /// The most tasks that poll the steps of one queue: as many as there are processors serves one busy webhook best.
+    pub hands: usize,
     /// Makes the sender of a channel configuration.
     pub make_sender: Box<MakeSender>,
 }
@@ -61,7 +63,7 @@ pub struct Engine {
 impl Engine {
     /// Takes the shards and starts working: on what is due from before, and on what is hinted.
     pub async fn start(parts: Parts) -> store::Result<Arc<Self>> {
-        let Parts { store, network, clock, entropy, tally, make_sender } = parts;
+        let Parts { store, network, clock, entropy, tally, hands, make_sender } = parts;
         let owner = OwnerId::new(clock.now(), &*entropy);
         let ownership = Ownership::new(owner, Arc::clone(&store), Arc::clone(&clock));
         ownership.renew().await?;
@@ -74,6 +76,7 @@ impl Engine {
                 leases: Arc::clone(&ownership) as Arc<dyn Leases>,
                 places: Places::new(STEPS_AT_A_TIME),
                 budget: Budget::new(BYTES_IN_MEMORY),
+                hands,
                 stop: stop.clone(),
                 tasks: tasks.clone(),
             })

@@ -9,6 +9,7 @@
 //! | `queue` | the task: what it is told, what came of its steps, when to write |
 //! | `reading` | when to ask the store, and for how much |
 //! | `starting` | what to start |
+//! | `steps` | who polls the steps under way |
 //! | `memory` | the rows in memory, of one queue and of all |
 //! | `pace` | how many steps of a queue at a time |
 //! | `places` | how many of all queues |
@@ -24,6 +25,7 @@ mod rate;
 mod reading;
 mod signals;
 mod starting;
+mod steps;
 #[cfg(test)]
 mod tests;
 
@@ -192,6 +194,9 @@ pub struct Shared {
     pub places: Arc<Places>,
     /// Bounds the rows in memory.
     pub budget: Arc<Budget>,
+    /// The most tasks that poll the steps of one queue, 1 or more: what comes of one busy queue is spread over so many
+    /// processors.
+    pub hands: usize,
     /// Ends the taking of new rows.
     pub stop: CancellationToken,
     /// Knows when every queue's task has ended.

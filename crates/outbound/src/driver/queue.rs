@@ -5,11 +5,10 @@ use super::pace::Pace;
 use super::rate::Rate;
 use super::reading::{ROWS_FOR_PROBES, ROWS_IN_MEMORY};
 use super::signals::{self, Signals};
+use super::steps::Steps;
 use super::{Handles, POLL, Rows, Shared, Stepped, Turn, Work, Written};
 use crate::admission::Share;
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
-use futures_util::stream::{FuturesUnordered, StreamExt};
 use model::circuit::{Change, Circuit, Sign};
 use model::clock::Timestamp;
 use model::ids::Shard;
@@ -73,8 +72,8 @@ pub(super) struct Queue<W: Work> {
     pub(super) is_throttled: bool,
     /// Known rows that are left alone for a while.
     pub(super) parked: Vec<(Timestamp, W::Key)>,
-    /// Steps under way. They are polled by the queue's own task: a task for each cost more than most steps do.
-    pub(super) steps: FuturesUnordered<BoxFuture<'static, Ended<W>>>,
+    /// Steps under way.
+    pub(super) steps: Steps<Ended<W>>,
     /// The places of the reserve among those that the steps hold.
     pub(super) of_reserve: usize,
     pub(super) done: Vec<(W::Key, W::Done)>,
@@ -108,6 +107,7 @@ impl<W: Work> Queue<W> {
     ) -> Self {
         let now = Instant::now();
         let memory = Memory::new(Arc::clone(&shared.budget));
+        let hands = shared.hands;
         Self {
             id,
             work,
@@ -136,7 +136,7 @@ impl<W: Work> Queue<W> {
             is_rated: false,
             is_throttled: false,
             parked: Vec::new(),
-            steps: FuturesUnordered::new(),
+            steps: Steps::new(hands),
             of_reserve: 0,
             done: Vec::new(),
             unwritten: 0,
@@ -151,6 +151,7 @@ impl<W: Work> Queue<W> {
         let mut timer = pin!(sleep_until(Instant::now() + IDLE));
         while !shared.stop.is_cancelled() {
             self.advance().await;
+            self.steps.flush();
             self.show_waiting();
             if self.active.elapsed() >= IDLE && self.retires(&inbox) {
                 return;
@@ -320,12 +321,7 @@ impl<W: Work> Queue<W> {
         let Ended { key, number, turn, of_reserve, stepped } = ended;
         self.of_reserve -= usize::from(of_reserve);
         let now = self.shared.clock.now();
-        let stepped = stepped.unwrap_or_else(|| Stepped {
-            done: Err(now + PANIC_PAUSE),
-            sign: Sign::Neutral,
-            took: Duration::ZERO,
-            pause_until: None,
-        });
+        let stepped = stepped.unwrap_or_else(|| Stepped::put_back(now + PANIC_PAUSE));
         if turn == Turn::Try {
             self.note(key, number, &stepped, now);
         }

@@ -2,8 +2,9 @@
 
 use super::places::{Holder, Place};
 use super::queue::{Ended, IDLE, Queue};
-use super::{Limits, Turn, Work};
+use super::{Limits, Stepped, Turn, Work};
 use futures_util::FutureExt;
+use model::circuit::Sign;
 use model::clock::Timestamp;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -15,6 +16,13 @@ use tokio::time::Instant;
 const UNWRITTEN: usize = 1_024;
 /// How soon a queue that has places and could not get more tries again.
 const PLACES_PAUSE: Duration = Duration::from_millis(500);
+
+impl<D> Stepped<D> {
+    /// A step that did nothing; the row is left alone until `until`.
+    pub(super) fn put_back(until: Timestamp) -> Self {
+        Self { done: Err(until), sign: Sign::Neutral, took: Duration::ZERO, pause_until: None }
+    }
+}
 
 impl<W: Work> Queue<W> {
     /// Starts as many steps as may be.
@@ -30,13 +38,14 @@ impl<W: Work> Queue<W> {
         self.end_alone(target, lease, now);
         while self.may_start(&limits, now) {
             let Some(place) = self.place().await else { return };
+            let stops = self.signals.stops();
             if self.signals.stop_steps() || self.shared.stop.is_cancelled() {
                 return;
             }
             let Some(row) = self.next_row() else { return };
             self.rate.take();
             self.share.begin();
-            self.start(target, row, Turn::Try, lease, Some(place));
+            self.start(target, row, Turn::Try, lease, Some((place, stops)));
         }
         if self.memory.waiting() == 0 {
             self.pace.suffices();
@@ -93,18 +102,24 @@ impl<W: Work> Queue<W> {
         Some(row)
     }
 
-    fn start(&mut self, target: &Arc<W::Target>, row: W::Row, turn: Turn, lease: Lease, place: Option<Place>) {
+    /// Starts a step. `place` comes with the number of stops until then: whatever polls the step may come to it later.
+    fn start(&mut self, target: &Arc<W::Target>, row: W::Row, turn: Turn, lease: Lease, place: Option<(Place, u64)>) {
         let key = W::key(&row);
         let number = self.pace.begin(self.steps.len(), Instant::now());
-        let of_reserve = place.as_ref().is_some_and(|place| place.is_of_reserve);
+        let of_reserve = place.as_ref().is_some_and(|(place, _)| place.is_of_reserve);
         self.of_reserve += usize::from(of_reserve);
         let (work, target) = (Arc::clone(&self.work), Arc::clone(target));
+        let (signals, clock) = (Arc::clone(&self.signals), Arc::clone(&self.shared.clock));
         let step = async move {
-            let stepped = AssertUnwindSafe(work.step(&target, row, turn, lease)).catch_unwind().await;
+            let is_stopped = place.as_ref().is_some_and(|(_, stops)| signals.stops() != *stops);
+            let stepped = match is_stopped {
+                true => Some(Stepped::put_back(clock.now())),
+                false => AssertUnwindSafe(work.step(&target, row, turn, lease)).catch_unwind().await.ok(),
+            };
             drop(place);
-            Ended { key, number, turn, of_reserve, stepped: stepped.ok() }
+            Ended { key, number, turn, of_reserve, stepped }
         };
-        self.steps.push(Box::pin(step));
+        self.steps.push(Box::pin(step), &self.shared.tasks);
     }
 
     /// When there is something to do even if nobody says so.

@@ -31,6 +31,8 @@ use tokio::net::TcpListener;
 use tokio::time::Instant;
 use wire::address::EgressPolicy;
 
+/// More tasks than this for one queue gain nothing: its own task hands out the work.
+const MOST_HANDS: usize = 4;
 /// The number of a node that is the only one, in the ids of executions.
 const ONLY_NODE: u16 = 0;
 
@@ -150,6 +152,7 @@ async fn wire_up(
         clock: clock.clone(),
         entropy: entropy.clone(),
         tally: Arc::new(Counting(metrics.clone())),
+        hands: tokio::runtime::Handle::current().metrics().num_workers().min(MOST_HANDS),
         make_sender: make_sender(clock.clone(), &extra_ca),
     };
     let engine = Engine::start(parts).await?;

@@ -336,6 +336,7 @@ impl Rig {
             leases: Arc::new(FakeLeases(Arc::clone(&fake))),
             places: Places::new(places),
             budget: Arc::clone(&budget),
+            hands: 2,
             stop: stop.clone(),
             tasks: tasks.clone(),
         };
