@@ -1,10 +1,9 @@
 //! An HTTP/1.1 server with bounds: connections, headers, and the time that both may take.
 
+use crate::front::Front;
 use crate::lifecycle::Lifecycle;
-use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,7 +37,14 @@ const HEADER_BYTES: usize = 64 * 1024;
 const PAUSE_AFTER_ACCEPT_ERROR: Duration = Duration::from_millis(100);
 
 /// Takes connections until the life ends; then lets requests that were begun end. Every connection is a task of `life`.
-pub async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, router: Router, bounds: Bounds, life: Lifecycle) {
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    front: impl Into<Front>,
+    bounds: Bounds,
+    life: Lifecycle,
+) {
+    let front = front.into();
     let permits = Arc::new(Semaphore::new(bounds.connections));
     let tls = tls.map(Arc::new);
     loop {
@@ -49,7 +55,7 @@ pub async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, router: Rout
         };
         // A response is one write, so waiting for more to send would only delay it. If it fails, the stream is dead.
         let _ = stream.set_nodelay(true);
-        life.spawn(connection(stream, tls.clone(), router.clone(), bounds, life.clone(), permit));
+        life.spawn(connection(stream, tls.clone(), front.clone(), bounds, life.clone(), permit));
     }
 }
 
@@ -69,23 +75,23 @@ async fn take(listener: &TcpListener, permits: &Arc<Semaphore>) -> (TcpStream, O
 async fn connection(
     stream: TcpStream,
     tls: Option<Arc<TlsAcceptor>>,
-    router: Router,
+    front: Front,
     bounds: Bounds,
     life: Lifecycle,
     _permit: OwnedSemaphorePermit,
 ) {
-    let Some(tls) = tls else { return requests(stream, router, bounds, life).await };
+    let Some(tls) = tls else { return requests(stream, front, bounds, life).await };
     match tokio::time::timeout(bounds.handshake, tls.accept(stream)).await {
-        Ok(Ok(stream)) => requests(stream, router, bounds, life).await,
+        Ok(Ok(stream)) => requests(stream, front, bounds, life).await,
         Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
         Err(_) => tracing::debug!("a TLS handshake took too long"),
     }
 }
 
-async fn requests(stream: impl AsyncRead + AsyncWrite + Unpin, router: Router, bounds: Bounds, life: Lifecycle) {
+async fn requests(stream: impl AsyncRead + AsyncWrite + Unpin, front: Front, bounds: Bounds, life: Lifecycle) {
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(bounds.header).max_buf_size(HEADER_BYTES);
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)));
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), front));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = life.stopping() => {

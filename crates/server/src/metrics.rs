@@ -118,7 +118,8 @@ impl Metrics {
         Router::new().route("/metrics", get(show)).with_state(self.clone()).merge(counted)
     }
 
-    fn count(&self, route: &str, status: u16, started: Instant) {
+    /// Counts a request that was answered.
+    pub fn count(&self, route: &str, status: u16, started: Instant) {
         self.request_seconds.observe(started.elapsed().as_secs_f64());
         self.requests.get_or_create(&RequestLabels { route: route.to_owned(), status }).inc();
         let executed = route.strip_prefix("/ajo/im/executions/").filter(|_| status == 202);

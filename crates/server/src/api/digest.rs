@@ -17,15 +17,14 @@ pub fn of(body: &Value) -> [u8; 16] {
 fn write(value: &Value, out: &mut Vec<u8>) {
     match value {
         Value::Object(fields) => {
-            // The map keeps its keys in order only as long as no crate turns on `preserve_order`.
-            let mut sorted: Vec<_> = fields.iter().collect();
-            sorted.sort_unstable_by_key(|(name, _)| *name);
             out.push(b'{');
-            for (name, value) in sorted {
-                write_scalar(name, out);
-                out.push(b':');
-                write(value, out);
-                out.push(b',');
+            // The map keeps its keys in order only as long as no crate turns on `preserve_order`.
+            if fields.keys().is_sorted() {
+                write_fields(fields.iter(), out);
+            } else {
+                let mut sorted: Vec<_> = fields.iter().collect();
+                sorted.sort_unstable_by_key(|(name, _)| *name);
+                write_fields(sorted.into_iter(), out);
             }
             out.push(b'}');
         }
@@ -39,6 +38,15 @@ fn write(value: &Value, out: &mut Vec<u8>) {
         }
         Value::Number(number) => write_number(number, out),
         scalar => write_scalar(scalar, out),
+    }
+}
+
+fn write_fields<'a>(fields: impl Iterator<Item = (&'a String, &'a Value)>, out: &mut Vec<u8>) {
+    for (name, value) in fields {
+        write_scalar(name, out);
+        out.push(b':');
+        write(value, out);
+        out.push(b',');
     }
 }
 

@@ -9,7 +9,7 @@ use super::problem::{Problem, ProblemDocument};
 use super::recipients::{self, RecipientRequest};
 use super::shape::{self, Mode};
 use super::well_known::{Health, OK};
-use axum::extract::{FromRequest, Request, State};
+use axum::extract::{FromRequest, FromRequestParts, Request, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::StatusCode;
@@ -57,6 +57,15 @@ pub struct ExecutionAccepted {
     created_by: String,
     modified_at: Timestamp,
     modified_by: String,
+}
+
+/// The paths on which executions are posted, as the metrics name them.
+pub fn route(path: &str) -> Option<(&'static str, Priority)> {
+    match path {
+        "/ajo/im/executions/unitary" => Some(("/ajo/im/executions/unitary", Priority::Unitary)),
+        "/ajo/im/executions/highthroughput" => Some(("/ajo/im/executions/highthroughput", Priority::HighThroughput)),
+        _ => None,
+    }
 }
 
 /// The body of an execution as it came.
@@ -121,6 +130,17 @@ async fn high_throughput(
     body: ExecutionBody,
 ) -> Result<Response, Problem> {
     execute(&api, &scope, Priority::HighThroughput, body).await
+}
+
+/// An execution from its request, as the handlers get it from theirs.
+pub async fn execute_request(api: &Arc<Api>, priority: Priority, request: Request) -> Response {
+    let (mut parts, body) = request.into_parts();
+    let executed = async {
+        let scope = InSandbox::<Sends>::from_request_parts(&mut parts, api).await?;
+        let body = ExecutionBody::from_request(Request::from_parts(parts, body), api).await?;
+        execute(api, &scope, priority, body).await
+    };
+    executed.await.into_response()
 }
 
 /// Whether executions are taken.

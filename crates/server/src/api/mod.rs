@@ -56,6 +56,7 @@ use futures_util::FutureExt;
 use limit::RateLimit;
 use model::clock::{Clock, Entropy};
 use model::delivery::Attempt;
+use model::execution::Priority;
 use model::ids::{ExecutionIds, SandboxId};
 use model::tenancy::{ApiKey, Sandbox};
 use model::webhook::Webhook;
@@ -200,6 +201,18 @@ async fn carry_through(request: Request, next: Next) -> Response {
     }
 }
 
+pub use executions::route as execution_route;
+
+/// Takes an execution without the router, whose layers cost more than the work; what every request has around it is here
+/// too.
+pub async fn execute_directly(api: Arc<Api>, priority: Priority, request: Request) -> Response {
+    let execute = |request: Request| async move {
+        let executed = AssertUnwindSafe(executions::execute_request(&api, priority, request)).catch_unwind().await;
+        executed.unwrap_or_else(|_| end_in_panic("an execution"))
+    };
+    leftover::read(request, execute).await
+}
+
 /// What every request has around it. In one layer: each costs a box, and clones of all that is within.
 async fn surround(request: Request, next: Next) -> Response {
     leftover::read(request, |request| answer_panics(request, next)).await
@@ -208,8 +221,10 @@ async fn surround(request: Request, next: Next) -> Response {
 /// A panic in a handler is a fault of ours: the caller gets a problem document, not a broken connection.
 async fn answer_panics(request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
-    AssertUnwindSafe(next.run(request)).catch_unwind().await.unwrap_or_else(|_| {
-        tracing::error!(path, "a request ended in a panic");
-        Problem::Internal.into_response()
-    })
+    AssertUnwindSafe(next.run(request)).catch_unwind().await.unwrap_or_else(|_| end_in_panic(&path))
+}
+
+fn end_in_panic(path: &str) -> Response {
+    tracing::error!(path, "a request ended in a panic");
+    Problem::Internal.into_response()
 }

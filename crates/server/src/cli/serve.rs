@@ -5,12 +5,12 @@ use super::{ConfigArgs, Failure, Outcome, certificate, open_store, print_line};
 use crate::api::{self, Api, ApiSettings, Outside};
 use crate::clock::{SystemClock, SystemEntropy};
 use crate::config::Config;
+use crate::front::Front;
 use crate::lifecycle::Lifecycle;
 use crate::listener::{self, Bounds};
 use crate::logging;
 use crate::metrics::Metrics;
 use async_trait::async_trait;
-use axum::Router;
 use model::clock::{Clock, Entropy};
 use model::delivery::{Attempt, AttemptDecision};
 use model::ids::{ExecutionIds, SandboxId};
@@ -109,8 +109,8 @@ impl Server {
             bound.map_err(|error| Failure::new(format!("cannot listen on {}: {error}", config.listen)))?;
         let founder = Founder { store: store.clone(), clock: world.clock.clone(), entropy: world.entropy.clone() };
         founder.first_start(show).await?;
-        let (router, engine) = wire_up(config, address, life.clone(), store.clone(), world).await?;
-        life.spawn(listener::serve(listener, None, router, Bounds::default(), life.clone()));
+        let (front, engine) = wire_up(config, address, life.clone(), store.clone(), world).await?;
+        life.spawn(listener::serve(listener, None, front, Bounds::default(), life.clone()));
         tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "ready");
         Ok(Self { address, life, store, engine })
     }
@@ -142,7 +142,7 @@ async fn wire_up(
     life: Lifecycle,
     store: Arc<dyn Store>,
     World { clock, entropy }: World,
-) -> Result<(Router, Arc<Engine>), Failure> {
+) -> Result<(Front, Arc<Engine>), Failure> {
     let metrics = Metrics::new(clock.now());
     let extra_ca = extra_authorities(config)?;
     let network = network(config, extra_ca.clone())?;
@@ -164,8 +164,9 @@ async fn wire_up(
         ..ApiSettings::default()
     };
     let ids = Arc::new(ExecutionIds::new(ONLY_NODE));
-    let api = Api::new(store, engine.clone(), clock, entropy, ids, outside, settings);
-    Ok((metrics.mount(api::router(Arc::new(api))), engine))
+    let api = Arc::new(Api::new(store, engine.clone(), clock, entropy, ids, outside, settings));
+    let router = metrics.mount(api::router(api.clone()));
+    Ok((Front::with_executions(router, api, metrics), engine))
 }
 
 fn extra_authorities(config: &Config) -> Result<Vec<CertificateDer<'static>>, Failure> {

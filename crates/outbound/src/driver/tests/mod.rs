@@ -5,7 +5,8 @@ mod fake;
 use fake::{Act, DOWN, FAST, HANG, ROW_BYTES, Rig, Try};
 use model::circuit::Sign;
 use std::collections::HashSet;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::time::sleep;
 
@@ -201,6 +202,28 @@ async fn a_paused_queue_starts_nothing_and_goes_on_when_resumed() {
     rig.driver.changed(1);
     rig.until("the rest", |fake| fake.taken_of(1) == 2_100).await;
     assert_eq!(rig.fake.tries_of(1).len(), 2_100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_handed_out_and_has_not_begun_does_not_begin_after_a_pause() {
+    let rig = Rig::new();
+    let (fake, driver) = (Arc::downgrade(&rig.fake), Arc::downgrade(&rig.driver));
+    let begun = AtomicUsize::new(0);
+    // Paused in the midst of a bunch of steps.
+    rig.fake.behave(move |_, _| {
+        if begun.fetch_add(1, Ordering::SeqCst) == 99 {
+            fake.upgrade().unwrap().held.lock().unwrap().insert(1);
+            driver.upgrade().unwrap().changed(1);
+        }
+        FAST
+    });
+    rig.give(1, 0..2_000);
+    sleep(secs(300)).await;
+    assert_eq!(rig.fake.tries_of(1).len(), 100);
+    rig.fake.held.lock().unwrap().remove(&1);
+    rig.driver.changed(1);
+    rig.until("the rest", |fake| fake.taken_of(1) == 2_000).await;
+    assert_eq!(rig.fake.tries_of(1).len(), 2_000);
 }
 
 #[tokio::test(start_paused = true)]
