@@ -10,6 +10,7 @@ pub mod envelope;
 pub mod lookup;
 #[cfg(feature = "planted-bugs")]
 pub mod planted;
+mod shared;
 pub mod sqlite;
 pub mod wake;
 pub mod work;
