@@ -10,6 +10,7 @@ pub mod envelope;
 pub mod lookup;
 #[cfg(feature = "planted-bugs")]
 pub mod planted;
+pub mod postgres;
 mod shared;
 pub mod sqlite;
 pub mod wake;
