@@ -75,6 +75,15 @@ pub enum Conflict {
     State(String),
 }
 
+/// How a process uses the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// It does the work: of SQLite's processes one at a time, of PostgreSQL's as many as there are.
+    Work,
+    /// It adds organizations, sandboxes and API keys beside those that do the work.
+    Administration,
+}
+
 /// The answer of a store.
 pub type Result<T> = std::result::Result<T, StoreError>;
 

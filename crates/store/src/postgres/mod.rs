@@ -56,7 +56,7 @@ use crate::work::{
     AcceptError, Accepted, Due, DueDeliveries, DueMessages, Finish, Finished, Lease, LiveVersion, NewExecution, Record,
     Recorded,
 };
-use crate::{Result, Store, StoreError};
+use crate::{Result, Store, StoreError, Use};
 use accept::Accepting;
 use async_trait::async_trait;
 use facts::Facts;
@@ -89,15 +89,6 @@ const READERS: u32 = 8;
 const WRITERS: u32 = 3;
 /// How many numbers of nodes there are.
 const NODES: i64 = 1024;
-
-/// How a process uses the store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Use {
-    /// It does the work, maybe beside others.
-    Work,
-    /// It adds organizations, sandboxes and API keys.
-    Administration,
-}
 
 /// What a store needs to open.
 #[derive(Debug)]
@@ -144,14 +135,17 @@ fn unavailable(error: impl std::fmt::Display) -> StoreError {
     StoreError::Unavailable(error.to_string())
 }
 
-/// Whether a URL is of this kind of store; whether it is a good one is told when it is opened.
+/// Whether this is the URL of a PostgreSQL database that can be tried.
 pub fn is_url(text: &str) -> bool {
-    text.starts_with("postgres://") || text.starts_with("postgresql://")
+    (text.starts_with("postgres://") || text.starts_with("postgresql://")) && Target::parse(text).is_ok()
 }
 
-/// Checks a URL without connecting: what is wrong with it.
-pub fn check_url(url: &SecretString) -> std::result::Result<(), String> {
-    Target::parse(url.expose_secret()).map(drop)
+/// Whether the database has been used before.
+pub async fn is_used(url: &SecretString) -> Result<bool> {
+    let target = Target::parse(url.expose_secret()).map_err(unavailable)?;
+    let session = target.connect(session::STATEMENT_LIMIT).await?;
+    let row = session.query_opt("SELECT to_regclass('api_key') IS NOT NULL", &[]).await?;
+    Ok(row.as_ref().map_or(Ok(false), |row| col(row, 0))?)
 }
 
 impl PostgresStore {

@@ -28,7 +28,7 @@ use crate::work::{
     AcceptError, Accepted, Due, DueDeliveries, DueMessages, Finish, Finished, Lease, LiveVersion, NewExecution, Record,
     Recorded,
 };
-use crate::{Result, Store, StoreError};
+use crate::{Result, Store, StoreError, Use};
 use async_trait::async_trait;
 use facts::Facts;
 use find::Finder;
@@ -51,16 +51,6 @@ use std::time::Duration;
 use writer::{Entrance, State, Tx, WeakEntrance, Writer};
 
 pub use writer::CommitSeam;
-
-/// How a process uses the store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Use {
-    /// It does the work: one process at a time.
-    Work,
-    /// It adds organizations, sandboxes and API keys beside the one that does the work, which remembers the webhooks
-    /// and campaigns that it has seen.
-    Administration,
-}
 
 /// What a store needs to open.
 #[derive(Debug)]
