@@ -21,7 +21,7 @@ use model::ids::{ExecutionId, MessageKey, SandboxId};
 use model::message::MessageState;
 use model::webhook::Webhook;
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use tokio_postgres::Row;
 
@@ -155,7 +155,7 @@ impl Work for Recording {
             messages: read_messages(&messages)?,
             executions: HashMap::new(),
             events: Vec::new(),
-            followed: HashSet::new(),
+            followed: BTreeSet::new(),
         };
         let recorded = batch.messages.keys().map(|(sbx, key)| (*sbx, key.execution));
         batch.executions = self.facts.executions(session, recorded).await?;
@@ -231,7 +231,7 @@ struct Batch {
     executions: Found<(i64, ExecutionId), StoredExecution>,
     events: Vec<Fresh>,
     /// Stored events that another waits for from now on.
-    followed: HashSet<(i64, i64)>,
+    followed: BTreeSet<(i64, i64)>,
 }
 
 impl Batch {
@@ -338,8 +338,7 @@ impl Batch {
             return Ok(Vec::new());
         }
         let sequences = self.take_places(session).await?;
-        let (f_sbx, f_seq): (Vec<i64>, Vec<i64>) =
-            BTreeMap::from_iter(self.followed.iter().copied()).into_iter().unzip();
+        let (f_sbx, f_seq): (Vec<i64>, Vec<i64>) = self.followed.iter().copied().unzip();
         let follow = async {
             match f_sbx.is_empty() {
                 true => Ok(0),
