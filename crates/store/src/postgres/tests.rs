@@ -482,3 +482,25 @@ async fn connections_that_are_cut_lose_nothing() {
     assert_eq!(found.items.len(), 8 * 60, "each once, though {cut} were told to come again");
     assert!(found.items.iter().all(|view| view.messages.len() == 2));
 }
+
+// ---- TLS ----
+
+#[tokio::test]
+async fn tls_is_spoken_as_the_url_says() {
+    let port = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+    let cluster = throwaway::Cluster::with_tls(port, made.cert.pem(), made.signing_key.serialize_pem()).await;
+    let database = Database::on(cluster).await;
+    let folder = tempfile::tempdir().unwrap();
+    let authority = folder.path().join("authority.pem");
+    std::fs::write(&authority, made.cert.pem()).unwrap();
+    let url = |rest: &str| format!("postgres://esito@127.0.0.1:{port}/{}{rest}", database.name());
+    let known = format!("?sslmode=verify-full&sslrootcert={}", authority.display());
+    for (rest, wanted) in [(known.as_str(), true), ("", true), ("?sslmode=prefer", true), ("?sslmode=disable", false)] {
+        let session = Target::parse(&url(rest)).unwrap().connect(session::STATEMENT_LIMIT).await.unwrap();
+        let row = session.query_opt("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()", &[]).await.unwrap();
+        assert_eq!(col::<bool>(&row.unwrap(), 0).unwrap(), wanted, "{rest}");
+    }
+    let stranger = open_at(&url("?sslmode=require"), Setup::default()).await.unwrap_err().to_string();
+    assert!(stranger.contains("certificate"), "{stranger}");
+}

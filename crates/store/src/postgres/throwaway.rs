@@ -24,13 +24,15 @@ const ROLE: &str = "esito";
 
 /// Starts the server and stops it once nobody holds the file `users` any more.
 const TETHER: &str = r#"
-"$1" -D "$2/data" -c listen_addresses= -c unix_socket_directories="$2" -c max_connections=300 \
-  -c shared_buffers=64MB -c log_min_messages=warning >>"$2/log" 2>&1 9>&- &
-exec 9>>"$2/users"
+program=$1 folder=$2 then=$3
+shift 3
+"$program" -D "$folder/data" -c listen_addresses= -c unix_socket_directories="$folder" -c max_connections=300 \
+  -c shared_buffers=64MB -c log_min_messages=warning "$@" >>"$folder/log" 2>&1 9>&- &
+exec 9>>"$folder/users"
 flock --exclusive 9
 kill -INT $!
 wait $!
-[ "$3" = keep ] || rm -rf "$2/data"
+[ "$then" = keep ] || rm -rf "$folder/data"
 "#;
 
 /// A program of PostgreSQL.
@@ -84,6 +86,8 @@ impl Account {
 pub struct Cluster {
     folder: PathBuf,
     account: Option<Account>,
+    /// Settings besides the usual ones.
+    settings: Vec<String>,
     /// Held shared: the server runs as long as this is open.
     _users: File,
     /// The folder of a server of one test's own.
@@ -100,7 +104,7 @@ impl Cluster {
         }
         let start = File::options().create(true).append(true).open(folder.join("start")).expect("a lock file");
         start.lock().expect("one process starts the server");
-        Self::enter(folder, None)
+        Self::enter(folder, None, Vec::new())
     }
 
     /// A server of the caller's own, to be stopped and started.
@@ -108,12 +112,39 @@ impl Cluster {
         let cluster = tokio::task::spawn_blocking(|| {
             let own = tempfile::Builder::new().prefix("esito-pg-").tempdir().expect("a folder");
             std::fs::set_permissions(own.path(), Permissions::from_mode(0o755)).expect("a folder of ours");
-            Self::enter(own.path().to_owned(), Some(own))
+            Self::enter(own.path().to_owned(), Some(own), Vec::new())
         });
         Arc::new(cluster.await.expect("a server"))
     }
 
-    fn enter(folder: PathBuf, own: Option<tempfile::TempDir>) -> Self {
+    /// The same, which speaks TLS with this certificate and key on this port of 127.0.0.1.
+    pub async fn with_tls(port: u16, certificate: String, key: String) -> Arc<Self> {
+        let cluster = tokio::task::spawn_blocking(move || {
+            let own = tempfile::Builder::new().prefix("esito-pg-").tempdir().expect("a folder");
+            std::fs::set_permissions(own.path(), Permissions::from_mode(0o755)).expect("a folder of ours");
+            for (name, content) in [("server.crt", certificate), ("server.key", key)] {
+                let file = own.path().join(name);
+                std::fs::write(&file, content).expect("a file");
+                std::fs::set_permissions(&file, Permissions::from_mode(0o600)).expect("a file of ours");
+                if let Some(Account { uid, gid }) = Account::other() {
+                    chown(&file, Some(uid), Some(gid)).expect("a file can be given away");
+                }
+            }
+            let file = |name: &str| own.path().join(name).display().to_string();
+            let settings = [
+                "ssl=on".to_owned(),
+                "listen_addresses=127.0.0.1".to_owned(),
+                format!("port={port}"),
+                format!("ssl_cert_file={}", file("server.crt")),
+                format!("ssl_key_file={}", file("server.key")),
+            ];
+            let settings = settings.into_iter().flat_map(|setting| ["-c".to_owned(), setting]).collect();
+            Self::enter(own.path().to_owned(), Some(own), settings)
+        });
+        Arc::new(cluster.await.expect("a server"))
+    }
+
+    fn enter(folder: PathBuf, own: Option<tempfile::TempDir>, settings: Vec<String>) -> Self {
         let account = Account::other();
         if let Some(Account { uid, gid }) = account {
             chown(&folder, Some(uid), Some(gid)).expect("a folder can be given away");
@@ -122,7 +153,7 @@ impl Cluster {
         users.set_permissions(Permissions::from_mode(0o666)).expect("a file of ours");
         // Waits where the one before is just ending.
         users.lock_shared().expect("a lock");
-        let cluster = Self { folder, account, _users: users, _own: own };
+        let cluster = Self { folder, account, settings, _users: users, _own: own };
         if !cluster.answers() {
             cluster.make();
             cluster.start();
@@ -131,7 +162,12 @@ impl Cluster {
     }
 
     fn socket(&self) -> PathBuf {
-        self.folder.join(".s.PGSQL.5432")
+        self.folder.join(format!(".s.PGSQL.{}", self.port()))
+    }
+
+    fn port(&self) -> u16 {
+        let port = self.settings.iter().find_map(|setting| setting.strip_prefix("port="));
+        port.map_or(5432, |port| port.parse().expect("a port"))
     }
 
     fn answers(&self) -> bool {
@@ -159,6 +195,7 @@ impl Cluster {
             .arg(program("postgres"))
             .arg(&self.folder)
             .arg(keep)
+            .args(&self.settings)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -195,7 +232,7 @@ impl Cluster {
     }
 
     fn url(&self, database: &str) -> String {
-        format!("postgres:///{database}?user={ROLE}&host={}", self.folder.display())
+        format!("postgres:///{database}?user={ROLE}&port={}&host={}", self.port(), self.folder.display())
     }
 }
 
@@ -234,6 +271,11 @@ impl Database {
         client.batch_execute(&format!("CREATE DATABASE {name}")).await.expect("a database");
         let url = cluster.url(&name);
         Self { cluster, name, url }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Where it is.
