@@ -111,7 +111,7 @@ async fn do_all<W: Work>(work: &W, line: &mut Line, units: &[&W::Unit]) -> Vec<R
         Ok(answers) => return answers,
         Err(fault) => fault,
     };
-    if units.len() == 1 || !fault.is_of_a_unit() {
+    if !fault.is_of_a_unit() {
         let why = StoreError::from(fault).to_string();
         tracing::warn!(units = units.len(), why, "a transaction failed");
         return units.iter().map(|_| Err(StoreError::Unavailable(why.clone()))).collect();
@@ -120,6 +120,12 @@ async fn do_all<W: Work>(work: &W, line: &mut Line, units: &[&W::Unit]) -> Vec<R
     for unit in units {
         match do_once(work, line, &[unit]).await {
             Ok(done) => answers.extend(done),
+            // It will not get better: whoever waits for it must not come again for ever, nor the others with it.
+            Err(fault) if fault.is_of_a_unit() => {
+                let error = StoreError::Corrupt(StoreError::from(fault).to_string());
+                tracing::error!(%error, "a unit cannot be written");
+                answers.push(Err(error));
+            }
             Err(fault) => {
                 let error = StoreError::from(fault);
                 tracing::warn!(%error, "a unit failed alone");

@@ -25,6 +25,7 @@ mod accept;
 mod admin;
 mod control;
 mod due;
+mod events;
 mod facts;
 mod find;
 mod finish;
@@ -196,6 +197,14 @@ impl PostgresStore {
 
     async fn record_units(&self, units: Vec<record::Unit>) -> Result<Vec<Result<record::Answer>>> {
         self.lane(|lanes| lanes.record.clone())?.each(units).await
+    }
+}
+
+impl Drop for PostgresStore {
+    fn drop(&mut self) {
+        if let Some(upkeep) = self.upkeep.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
+            upkeep.abort();
+        }
     }
 }
 

@@ -3,16 +3,17 @@
 //! The batch reads and locks all that it is about, decides in memory unit by unit, and writes what has changed. In which
 //! order rows are locked is written down in the module above.
 
+use super::events::{Event, Fresh, INSERT_EVENTS, PLACES, insert_events, place_of, take_places};
 use super::facts::{Facts, Found};
 use super::hooks::{HELD, Hooks};
 use super::lane::Work;
-use super::rows::{corrupt, delivery, int, message_columns, message_key, read_message, text};
+use super::rows::{delivery, int, message_columns, message_key, read_message};
 use super::session::{Done, Session, col};
 use super::shards::{EPOCHS, Epochs, shards_of};
 use super::waiting::Waiting;
-use crate::shared::change::{NewEvent, Told, sequence_at, wanting};
+use crate::shared::change::{NewEvent, Told, wanting};
 use crate::shared::facts::{SandboxFacts, StoredExecution};
-use crate::shared::rows::{MessageRow, json_of, payload_code, status_code, why_of};
+use crate::shared::rows::{MessageRow, json_of};
 use crate::work::{Lease, Record, Recorded};
 use crate::{Result, StoreError};
 use async_trait::async_trait;
@@ -20,7 +21,6 @@ use model::clock::Timestamp;
 use model::ids::{ExecutionId, MessageKey, SandboxId};
 use model::message::MessageState;
 use model::webhook::Webhook;
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use tokio_postgres::Row;
@@ -54,18 +54,6 @@ const UPDATE_MESSAGES: &str = "UPDATE message m SET state = n.state, delayed = n
      $8::bigint[], $9::bigint[], $10::text[], $11::boolean[]) \
      AS n (sbx, exec, ord, state, delayed, failures, events, last_event, due_at, planned, keeps) \
      WHERE m.sbx = n.sbx AND m.exec = n.exec AND m.ord = n.ord";
-
-/// Gives each sandbox so many places in its feed, the last of them returned. Until the commit nobody else gets any.
-const PLACES: &str = "WITH n AS (SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS n (sbx, count, floor)), \
-     held AS (SELECT f.sbx FROM feed f JOIN n ON n.sbx = f.sbx ORDER BY f.sbx FOR NO KEY UPDATE OF f) \
-     UPDATE feed f SET last = GREATEST(f.last, n.floor - 1) + n.count FROM n, held \
-     WHERE n.sbx = held.sbx AND f.sbx = held.sbx RETURNING f.sbx, f.last";
-
-const INSERT_EVENTS: &str = "INSERT INTO event (sbx, seq, exec, ord, n, prev, status, occurred_at, recorded_at, retry_count, \
-     payload, response_code, response_ms, encoding, parts, why, delivery, followed, first_due, due_at) \
-     SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::smallint[], $5::smallint[], $6::bigint[], \
-     $7::smallint[], $8::bigint[], $9::bigint[], $10::int[], $11::smallint[], $12::int[], $13::int[], $14::text[], \
-     $15::int[], $16::text[], $17::smallint[], $18::boolean[], $19::bigint[], $20::bigint[])";
 
 const FOLLOW: &str = "UPDATE event v SET followed = true FROM unnest($1::bigint[], $2::bigint[]) AS w (sbx, seq) \
      WHERE v.sbx = w.sbx AND v.seq = w.seq";
@@ -179,13 +167,6 @@ fn read_messages(rows: &[Row]) -> Done<HashMap<Key, Result<Message>>> {
     Ok(messages)
 }
 
-/// An event of the message: one that is stored, by its place in the feed, or one of this batch, by its place in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Event {
-    Stored(i64),
-    Fresh(usize),
-}
-
 /// A message being changed.
 struct Message {
     row: MessageRow,
@@ -206,14 +187,6 @@ impl Message {
     fn awaits_sending(&self) -> bool {
         self.row.progress.state.awaits_sending()
     }
-}
-
-/// An event to be stored.
-struct Fresh {
-    sbx: i64,
-    previous: Option<Event>,
-    followed: bool,
-    new: NewEvent,
 }
 
 /// What a unit came to, before its events have places in the feed.
@@ -337,7 +310,7 @@ impl Batch {
             session.commit().await?;
             return Ok(Vec::new());
         }
-        let sequences = self.take_places(session).await?;
+        let sequences = take_places(session, &self.events).await?;
         let (f_sbx, f_seq): (Vec<i64>, Vec<i64>) = self.followed.iter().copied().unzip();
         let follow = async {
             match f_sbx.is_empty() {
@@ -349,77 +322,10 @@ impl Batch {
             biased;
             follow,
             update_messages(session, &changed, &sequences),
-            self.insert_events(session, &sequences),
+            insert_events(session, &self.events, &sequences),
             session.commit()
         )?;
         Ok(sequences)
-    }
-
-    async fn take_places(&self, session: &Session) -> Done<Vec<i64>> {
-        let mut wanted: BTreeMap<i64, (i64, i64)> = BTreeMap::new();
-        for event in &self.events {
-            let (count, floor) = wanted.entry(event.sbx).or_default();
-            *count += 1;
-            *floor = (*floor).max(sequence_at(event.new.event.recorded_at));
-        }
-        if wanted.is_empty() {
-            return Ok(Vec::new());
-        }
-        let sbx: Vec<i64> = wanted.keys().copied().collect();
-        let (counts, floors): (Vec<i64>, Vec<i64>) = wanted.values().copied().unzip();
-        let mut next = HashMap::new();
-        for row in session.query(PLACES, &[&sbx, &counts, &floors]).await? {
-            let (sbx, last): (i64, i64) = (col(&row, 0)?, col(&row, 1)?);
-            let count = wanted.get(&sbx).map_or(0, |(count, _)| *count);
-            next.insert(sbx, last - count + 1);
-        }
-        let places = self.events.iter().map(|event| {
-            let next = next.get_mut(&event.sbx).ok_or_else(|| corrupt("a sandbox without a feed"))?;
-            *next += 1;
-            Ok(*next - 1)
-        });
-        places.collect()
-    }
-
-    async fn insert_events(&self, session: &Session, sequences: &[i64]) -> Done<u64> {
-        if self.events.is_empty() {
-            return Ok(0);
-        }
-        let columns = EventColumns::new(&self.events, sequences)?;
-        session
-            .execute(
-                INSERT_EVENTS,
-                &[
-                    &columns.sbx,
-                    &sequences,
-                    &columns.exec,
-                    &columns.ord,
-                    &columns.n,
-                    &columns.prev,
-                    &columns.status,
-                    &columns.occurred_at,
-                    &columns.recorded_at,
-                    &columns.retry_count,
-                    &columns.payload,
-                    &columns.response_code,
-                    &columns.response_ms,
-                    &columns.encoding,
-                    &columns.parts,
-                    &columns.why,
-                    &columns.delivery,
-                    &columns.followed,
-                    &columns.first_due,
-                    &columns.due_at,
-                ],
-            )
-            .await
-    }
-}
-
-fn place_of(event: Option<Event>, sequences: &[i64]) -> Option<i64> {
-    match event? {
-        Event::Stored(sequence) => Some(sequence),
-        Event::Fresh(place) => sequences.get(place).copied(),
     }
 }
 
@@ -440,59 +346,6 @@ async fn update_messages(session: &Session, changed: &BTreeMap<Key, &Message>, s
     let values: [&(dyn tokio_postgres::types::ToSql + Sync); 11] =
         [&sbx, &exec, &ord, &state, &delayed, &failures, &events, &last, &due_at, &planned, &keeps];
     session.execute(UPDATE_MESSAGES, &values).await
-}
-
-/// The columns of new events.
-#[derive(Default)]
-struct EventColumns<'a> {
-    sbx: Vec<i64>,
-    exec: Vec<i64>,
-    ord: Vec<i16>,
-    n: Vec<i16>,
-    prev: Vec<Option<i64>>,
-    status: Vec<i16>,
-    occurred_at: Vec<i64>,
-    recorded_at: Vec<i64>,
-    retry_count: Vec<i32>,
-    payload: Vec<i16>,
-    response_code: Vec<Option<i32>>,
-    response_ms: Vec<Option<i32>>,
-    encoding: Vec<Option<Cow<'a, str>>>,
-    parts: Vec<Option<i32>>,
-    why: Vec<Option<String>>,
-    delivery: Vec<i16>,
-    followed: Vec<bool>,
-    first_due: Vec<Option<i64>>,
-    due_at: Vec<Option<i64>>,
-}
-
-impl<'a> EventColumns<'a> {
-    fn new(events: &'a [Fresh], sequences: &[i64]) -> Result<Self> {
-        let mut columns = Self::default();
-        for fresh in events {
-            let (event, outcome) = (&fresh.new.event, &fresh.new.event.outcome);
-            columns.sbx.push(fresh.sbx);
-            columns.exec.push(event.key.message.execution.number());
-            columns.ord.push(event.key.message.ordinal.into());
-            columns.n.push(event.key.number.into());
-            columns.prev.push(place_of(fresh.previous, sequences));
-            columns.status.push(status_code(outcome.verdict.status()).into());
-            columns.occurred_at.push(outcome.occurred_at.millis());
-            columns.recorded_at.push(event.recorded_at.millis());
-            columns.retry_count.push(int(event.retry_count));
-            columns.payload.push(payload_code(event.payload).into());
-            columns.response_code.push(outcome.response_code.map(i32::from));
-            columns.response_ms.push(outcome.response_duration_ms.map(int));
-            columns.encoding.push(outcome.encoding.as_deref().map(text));
-            columns.parts.push(outcome.parts.map(i32::from));
-            columns.why.push(why_of(&outcome.verdict)?);
-            columns.delivery.push(fresh.new.delivery.code().into());
-            columns.followed.push(fresh.followed);
-            columns.first_due.push(fresh.new.first_due.map(Timestamp::millis));
-            columns.due_at.push(fresh.new.due_at().map(Timestamp::millis));
-        }
-        Ok(columns)
-    }
 }
 
 /// The answers, with the deliveries that are due.

@@ -317,9 +317,11 @@ async fn a_unit_that_cannot_be_written_fails_alone() {
         // No text in PostgreSQL has this character; the API refuses it.
         let name = if i == 25 { "bad\0".to_owned() } else { format!("r{i}") };
         let (store, new) = (world.store.clone(), world.execution(&name));
-        all.spawn(async move { store.accept(new).await.is_ok() });
+        all.spawn(async move { store.accept(new).await });
     }
-    assert_eq!(all.join_all().await.into_iter().filter(|done| *done).count(), 49);
+    let (done, failed): (Vec<_>, Vec<_>) = all.join_all().await.into_iter().partition(Result::is_ok);
+    assert_eq!((done.len(), failed.len()), (49, 1));
+    assert!(matches!(failed[0], Err(StoreError::Corrupt(_))), "to come again would not help");
 }
 
 #[tokio::test]
