@@ -133,22 +133,22 @@ pub(super) async fn cancel(
 
 /// Some of a sandbox's deliveries in one state, locked in their order. What has left the state by then is left alone.
 macro_rules! step {
-    ($set:literal, $of:literal) => {
+    ($set:literal, $of:literal, $still:literal) => {
         concat!(
             "WITH part AS (SELECT seq FROM event WHERE sbx = $1 AND ",
             $of,
             " LIMIT $3), held AS (SELECT v.seq FROM event v JOIN part ON part.seq = v.seq WHERE v.sbx = $1 \
              ORDER BY v.seq FOR NO KEY UPDATE OF v) UPDATE event v SET ",
             $set,
-            " FROM held WHERE v.sbx = $1 AND v.seq = held.seq AND v.",
-            $of
+            " FROM held WHERE v.sbx = $1 AND v.seq = held.seq AND ",
+            $still
         )
     };
 }
 
-const DRAIN: &str = step!("due_at = $2", "delivery = 1 AND due_at > $2");
-const CANCEL_BLOCKED: &str = step!("delivery = 5, due_at = NULL, ended_at = $2", "delivery = 2");
-const CANCEL_PENDING: &str = step!("delivery = 5, due_at = NULL, ended_at = $2", "delivery = 1");
+const DRAIN: &str = step!("due_at = $2", "delivery = 1 AND due_at > $2", "v.delivery + 0 = 1 AND v.due_at > $2");
+const CANCEL_BLOCKED: &str = step!("delivery = 5, due_at = NULL, ended_at = $2", "delivery = 2", "v.delivery + 0 = 2");
+const CANCEL_PENDING: &str = step!("delivery = 5, due_at = NULL, ended_at = $2", "delivery = 1", "v.delivery + 0 = 1");
 
 /// The rows that one step of a long change touches: short enough that others do not wait for long.
 const STEP: i64 = 2_000;

@@ -22,14 +22,15 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-/// In the order of the values: a nested loop goes through them one by one.
+/// In the order of the values: a nested loop goes through them one by one. `+ 0`: or the index of what is due, which may
+/// be long by then, looks shorter to the planner than the way by the key.
 const END: &str = "UPDATE event v SET delivery = n.delivery, ended_at = n.ended_at, due_at = n.due_at, \
      failures = v.failures + n.more, attempt_at = n.at, attempt_ms = n.ms, attempt_status = n.status, \
      attempt_excerpt = n.excerpt \
      FROM unnest($1::int[], $2::bigint[], $3::bigint[], $4::int[], $5::smallint[], $6::bigint[], $7::bigint[], \
      $8::int[], $9::bigint[], $10::int[], $11::int[], $12::text[]) \
      AS n (i, sbx, seq, failures, delivery, ended_at, due_at, more, at, ms, status, excerpt) \
-     WHERE v.sbx = n.sbx AND v.seq = n.seq AND v.delivery = 1 AND v.failures = n.failures \
+     WHERE v.sbx = n.sbx AND v.seq = n.seq AND v.delivery + 0 = 1 AND v.failures = n.failures \
      RETURNING n.i, v.followed, v.exec, v.ord";
 
 const ADD_ATTEMPTS: &str = "INSERT INTO attempt (sbx, seq, n, at, ms, status, excerpt, error_kind, error) \
@@ -48,13 +49,24 @@ const CHAINS: &str = "WITH RECURSIVE chain AS (\
      JOIN event v ON v.sbx = c.sbx AND v.seq = c.prev) \
      SELECT i, seq, delivery FROM chain";
 
+/// The recipient comes from subqueries: joined in, the planner finds ways through all events of a sandbox.
+macro_rules! of_recipient {
+    ($column:literal) => {
+        concat!("(SELECT m.", $column, " FROM message m WHERE m.sbx = v.sbx AND m.exec = v.exec AND m.ord = v.ord)")
+    };
+}
+
 const PROMOTE: &str = concat!(
     "UPDATE event v SET delivery = 1, due_at = n.now, first_due = n.first_due \
-     FROM unnest($1::int[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[]) AS n (i, sbx, seq, now, first_due), \
-     message m WHERE v.sbx = n.sbx AND v.seq = n.seq AND v.delivery = 2 \
-     AND m.sbx = v.sbx AND m.exec = v.exec AND m.ord = v.ord RETURNING ",
+     FROM unnest($1::int[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[]) AS n (i, sbx, seq, now, first_due) \
+     WHERE v.sbx = n.sbx AND v.seq = n.seq AND v.delivery + 0 = 2 RETURNING ",
     event_columns!(),
-    ", n.i, m.user_id, m.namespace, m.address"
+    ", n.i, ",
+    of_recipient!("user_id"),
+    ", ",
+    of_recipient!("namespace"),
+    ", ",
+    of_recipient!("address")
 );
 
 /// What attempts note of a webhook that is as it was seen.

@@ -24,6 +24,8 @@ const JOBS_WAITING: usize = 4096;
 /// The pauses between tries to reach the database.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// Plans are made anew this often, so that none from when a table was empty lasts.
+const PLANS_LAST: Duration = Duration::from_secs(10);
 
 /// What a lane does.
 #[async_trait]
@@ -69,7 +71,13 @@ impl<W: Work> Lane<W> {
     /// Starts a lane; its task ends when the last way to it is gone.
     pub fn start(work: W, target: Arc<Target>) -> (Self, JoinHandle<()>) {
         let (jobs, waiting) = mpsc::channel(JOBS_WAITING);
-        let line = Line { target, session: None, pause: Duration::ZERO, next_try: Instant::now() };
+        let line = Line {
+            target,
+            session: None,
+            pause: Duration::ZERO,
+            next_try: Instant::now(),
+            plans_until: Instant::now(),
+        };
         (Self { jobs }, tokio::spawn(work_until_closed(work, line, waiting)))
     }
 
@@ -160,6 +168,7 @@ struct Line {
     session: Option<Session>,
     pause: Duration,
     next_try: Instant,
+    plans_until: Instant,
 }
 
 impl Line {
@@ -173,6 +182,10 @@ impl Line {
             Some(session) => session,
             None => self.connect(statements).await?,
         };
+        if Instant::now() >= self.plans_until {
+            in_time(session.run("DISCARD PLANS")).await?;
+            self.plans_until = Instant::now() + PLANS_LAST;
+        }
         Ok(self.session.insert(session))
     }
 

@@ -1,5 +1,6 @@
 //! The contract on PostgreSQL, and what is PostgreSQL's own: several nodes, batches, a database that goes away.
 
+use super::lane::Work as _;
 use super::throwaway::Database;
 use super::*;
 use crate::contract::fixtures::{START, all_shards, at, hard_bounce, page, plain, recipient};
@@ -483,6 +484,35 @@ async fn connections_that_are_cut_lose_nothing() {
     };
     assert_eq!(found.items.len(), 8 * 60, "each once, though {cut} were told to come again");
     assert!(found.items.iter().all(|view| view.messages.len() == 2));
+}
+
+/// A plan that goes through a whole index for each unit is quick as long as little is stored.
+#[tokio::test]
+async fn the_lanes_go_to_their_rows_by_key() {
+    let bench = Throwaway::default();
+    World::new(&bench).await;
+    let client = bench.database().await.client().await;
+    client.batch_execute(session::SET_UP).await.unwrap();
+    for sql in [Recording::STATEMENTS, Finishing::STATEMENTS, Accepting::STATEMENTS].concat() {
+        let count = (1..40).rev().find(|n| sql.contains(&format!("${n}"))).unwrap();
+        client.batch_execute("DEALLOCATE ALL").await.unwrap();
+        client.batch_execute(&format!("PREPARE plan AS {sql}")).await.unwrap();
+        let explain = format!("EXPLAIN (COSTS OFF) EXECUTE plan ({})", vec!["NULL"; count].join(","));
+        let rows = client.simple_query(&explain).await.unwrap();
+        let lines = rows.iter().filter_map(|row| match row {
+            tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0),
+            _ => None,
+        });
+        let plan: Vec<&str> = lines.collect();
+        let on_rows =
+            |line: &&&str| line.contains(" on event") || line.contains(" on message") || line.contains(" on execution");
+        for line in plan.iter().filter(on_rows).filter(|line| line.contains("Scan")) {
+            let by_key = ["message_pkey", "event_pkey", "execution_request"].iter().any(|index| line.contains(index));
+            assert!(by_key, "{sql}\n{plan:#?}");
+        }
+        let filters = plan.iter().filter(|line| line.contains("Join Filter"));
+        assert!(filters.into_iter().all(|line| line.contains("held.sbx")), "{sql}\n{plan:#?}");
+    }
 }
 
 // ---- TLS ----
