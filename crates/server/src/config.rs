@@ -9,7 +9,7 @@ mod tests;
 
 use ipnet::IpNet;
 use keys::{Input, KEYS, Key};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
@@ -60,9 +60,34 @@ pub struct Config {
 
 /// The store.
 #[derive(Clone, Debug)]
-pub struct Database {
-    /// The file of the SQLite database.
-    pub file: PathBuf,
+pub enum Database {
+    /// The file of a SQLite database.
+    Sqlite(PathBuf),
+    /// The URL of a PostgreSQL database, which may hold a password.
+    Postgres(SecretString),
+}
+
+impl fmt::Display for Database {
+    /// The URL, without its password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(file) => write!(f, "sqlite:{}", file.display()),
+            Self::Postgres(url) => f.write_str(&without_password(url.expose_secret())),
+        }
+    }
+}
+
+/// A password may stand before the host, or among the parameters.
+fn without_password(url: &str) -> String {
+    let (url, parameters) = url.split_once('?').map_or((url, None), |(url, rest)| (url, Some(rest)));
+    let (scheme, rest) = url.split_once("://").unwrap_or(("postgres", url));
+    let rest = match rest.rsplit_once('@') {
+        Some((user, host)) => format!("{}@{host}", user.split(':').next().unwrap_or_default()),
+        None => rest.to_owned(),
+    };
+    let shown = parameters.map(|all| all.split('&').filter(|one| !one.starts_with("password")).collect::<Vec<_>>());
+    let shown = shown.filter(|shown| !shown.is_empty()).map_or(String::new(), |shown| format!("?{}", shown.join("&")));
+    format!("{scheme}://{rest}{shown}")
 }
 
 /// Where the master key comes from: the first of these that is set, the file last.
@@ -130,7 +155,7 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8025)),
             public_url: None,
-            database: Database { file: PathBuf::from("./esito-data/esito.db") },
+            database: Database::Sqlite(PathBuf::from("./esito-data/esito.db")),
             secrets: Secrets {
                 master_key: None,
                 master_key_command: SecretString::default(),

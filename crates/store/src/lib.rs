@@ -10,6 +10,8 @@ pub mod envelope;
 pub mod lookup;
 #[cfg(feature = "planted-bugs")]
 pub mod planted;
+pub mod postgres;
+mod shared;
 pub mod sqlite;
 pub mod wake;
 pub mod work;
@@ -71,6 +73,15 @@ pub enum Conflict {
     /// Its state does not allow it.
     #[error("{0}")]
     State(String),
+}
+
+/// How a process uses the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// It does the work: of SQLite's processes one at a time, of PostgreSQL's as many as there are.
+    Work,
+    /// It adds organizations, sandboxes and API keys beside those that do the work.
+    Administration,
 }
 
 /// The answer of a store.

@@ -1,15 +1,14 @@
 //! `esito api-key create`.
 
 use super::tenancy::{Founder, KeyRequest, NewKey};
-use super::{ConfigArgs, Failure, Outcome, open_store, print_line};
+use super::{ConfigArgs, Failure, Outcome, print_line, store};
 use crate::clock::{SystemClock, SystemEntropy};
+use ::store::{Store, StoreError, Use};
 use model::clock::Clock as _;
 use model::tenancy::{DEFAULT_SANDBOX, Role, is_organization_id};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
-use store::sqlite::Use;
-use store::{Store, StoreError};
 
 /// The arguments of `esito api-key create`.
 #[derive(Debug, clap::Args)]
@@ -62,7 +61,7 @@ impl ApiKeyCreate {
     pub async fn run(self) -> Outcome {
         let config = self.config.load()?.config;
         let (clock, entropy) = (Arc::new(SystemClock), Arc::new(SystemEntropy));
-        let store = open_store(&config, Use::Administration, &*entropy).await?;
+        let store = store::open(&config, Use::Administration, &*entropy).await?.store;
         let made = self.make(&Founder { store: store.clone(), clock, entropy }).await;
         store.close().await;
         let NewKey { key, text } = made?;

@@ -22,9 +22,9 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(30);
 /// The longest that a key's file can be: 44 characters and white space.
 const MAX_FILE_BYTES: u64 = 1024;
 
-/// The master key: from the environment, the command or the file, which is made where there is neither it nor a
-/// database.
-pub async fn master_key(secrets: &Secrets, database: &Path, entropy: &dyn Entropy) -> Result<MasterKey, Failure> {
+/// The master key: from the environment, the command or the file, which is made where it is missing and `former`, the
+/// database that was used before, is none.
+pub async fn master_key(secrets: &Secrets, former: Option<&str>, entropy: &dyn Entropy) -> Result<MasterKey, Failure> {
     let command = secrets.master_key_command.expose_secret();
     let (place, text) = if let Some(text) = &secrets.master_key {
         ("secrets.master_key".to_owned(), text.clone())
@@ -32,7 +32,7 @@ pub async fn master_key(secrets: &Secrets, database: &Path, entropy: &dyn Entrop
         ("secrets.master_key_command".to_owned(), run(command).await.map_err(Failure::new)?)
     } else {
         let path = &secrets.master_key_file;
-        (path.display().to_string(), from_file(path, database, entropy).map_err(Failure::new)?)
+        (path.display().to_string(), from_file(path, former, entropy).map_err(Failure::new)?)
     };
     let bytes = STANDARD.decode(text.expose_secret().trim()).map(Zeroizing::new).ok();
     let bytes: Option<&[u8; 32]> = bytes.as_ref().and_then(|bytes| bytes.as_slice().try_into().ok());
@@ -54,19 +54,18 @@ async fn run(command: &str) -> Result<SecretString, String> {
     Ok(SecretString::from(text))
 }
 
-fn from_file(path: &Path, database: &Path, entropy: &dyn Entropy) -> Result<SecretString, String> {
+fn from_file(path: &Path, former: Option<&str>, entropy: &dyn Entropy) -> Result<SecretString, String> {
     let fault = |error: io::Error| format!("{}: {error}", path.display());
     match File::open(path) {
         Ok(file) => return read(file, path),
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(fault(error)),
     }
-    if database.exists() {
+    if let Some(database) = former {
         // A new key would not open what the old one sealed; better to say so now than at the first secret.
         return Err(format!(
-            "{} is missing, but the database {} is there: put the master key back that it was made with",
-            path.display(),
-            database.display()
+            "{} is missing, but the database {database} is there: put the master key back that it was made with",
+            path.display()
         ));
     }
     make(path, entropy).map_err(fault)?;
@@ -144,8 +143,8 @@ mod tests {
         Secrets { master_key_file: folder.join("data/master.key"), ..crate::config::Config::default().secrets }
     }
 
-    async fn fault(secrets: &Secrets, database: &Path) -> String {
-        match master_key(secrets, database, &SystemEntropy).await {
+    async fn fault(secrets: &Secrets, former: Option<&str>) -> String {
+        match master_key(secrets, former, &SystemEntropy).await {
             Ok(_) => panic!("the key was taken"),
             Err(failure) => failure.to_string(),
         }
@@ -154,14 +153,13 @@ mod tests {
     #[tokio::test]
     async fn the_file_is_made_once_for_its_owner_alone() {
         let folder = tempfile::tempdir().unwrap();
-        let (secrets, database) = (secrets(folder.path()), folder.path().join("esito.db"));
-        master_key(&secrets, &database, &SystemEntropy).await.unwrap();
+        let secrets = secrets(folder.path());
+        master_key(&secrets, None, &SystemEntropy).await.unwrap();
         let first = std::fs::read(&secrets.master_key_file).unwrap();
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&secrets.master_key_file), 0o600);
         assert_eq!(mode(&folder.path().join("data")), 0o700);
-        std::fs::write(&database, "").unwrap();
-        master_key(&secrets, &database, &SystemEntropy).await.unwrap();
+        master_key(&secrets, Some("sqlite:esito.db"), &SystemEntropy).await.unwrap();
         assert_eq!(std::fs::read(&secrets.master_key_file).unwrap(), first);
         assert_eq!(std::fs::read_dir(folder.path().join("data")).unwrap().count(), 1);
     }
@@ -169,32 +167,30 @@ mod tests {
     #[tokio::test]
     async fn a_file_that_others_may_read_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let (secrets, database) = (secrets(folder.path()), folder.path().join("esito.db"));
-        master_key(&secrets, &database, &SystemEntropy).await.unwrap();
+        let secrets = secrets(folder.path());
+        master_key(&secrets, None, &SystemEntropy).await.unwrap();
         let open_to_others = std::fs::Permissions::from_mode(0o640);
         std::fs::set_permissions(&secrets.master_key_file, open_to_others).unwrap();
-        assert!(fault(&secrets, &database).await.contains("(mode 640): chmod 600"));
+        assert!(fault(&secrets, None).await.contains("(mode 640): chmod 600"));
     }
 
     #[tokio::test]
     async fn no_new_key_is_made_for_an_old_database() {
         let folder = tempfile::tempdir().unwrap();
-        let (secrets, database) = (secrets(folder.path()), folder.path().join("esito.db"));
-        std::fs::write(&database, "").unwrap();
-        assert!(fault(&secrets, &database).await.contains("put the master key back"));
+        let secrets = secrets(folder.path());
+        assert!(fault(&secrets, Some("sqlite:esito.db")).await.contains("put the master key back"));
         assert!(!secrets.master_key_file.exists());
     }
 
     #[tokio::test]
     async fn a_command_may_print_the_key_and_its_failure_does_not_show_it() {
         let folder = tempfile::tempdir().unwrap();
-        let database = folder.path().join("esito.db");
         let with =
             |command: &str| Secrets { master_key_command: SecretString::from(command), ..secrets(folder.path()) };
         let key = STANDARD.encode([7; 32]);
-        master_key(&with(&format!("echo {key}")), &database, &SystemEntropy).await.unwrap();
+        master_key(&with(&format!("echo {key}")), None, &SystemEntropy).await.unwrap();
         for bad in [format!("echo {key}; exit 3"), format!("echo x{key}"), "true".to_owned()] {
-            let told = fault(&with(&bad), &database).await;
+            let told = fault(&with(&bad), None).await;
             assert!(told.starts_with("secrets.master_key_command") && !told.contains(&key), "{told}");
         }
     }

@@ -13,19 +13,17 @@ mod openapi;
 mod receiver;
 mod send;
 mod serve;
+mod store;
 mod tenancy;
 
-use crate::config::{self, CONFIG_VARIABLE, Config, ConfigFaults, Loaded};
+use crate::config::{self, CONFIG_VARIABLE, ConfigFaults, Loaded};
+use ::store::StoreError;
 use clap::{Args, Parser, Subcommand};
-use model::clock::Entropy;
 use std::fmt;
 use std::future::Future;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use store::sqlite::{Options, SqliteStore, Use};
-use store::{Store, StoreError};
 
 /// Sends transactional email and text messages, and tells your webhook what became of them.
 #[derive(Debug, Parser)]
@@ -142,21 +140,6 @@ fn print_line(line: &str) -> Outcome {
     let mut out = io::stdout().lock();
     let written = writeln!(out, "{line}").and_then(|()| out.flush());
     written.map_err(|error| Failure::new(format!("cannot write to the standard output: {error}")))
-}
-
-/// Opens the store that the configuration names, with its master key.
-async fn open_store(config: &Config, usage: Use, entropy: &dyn Entropy) -> Result<Arc<dyn Store>, Failure> {
-    let file = config.database.file.clone();
-    let master_key = master_key::master_key(&config.secrets, &file, entropy).await?;
-    let folder = master_key::folder_of(&file);
-    master_key::make_folder(folder).map_err(|error| Failure::new(format!("{}: {error}", folder.display())))?;
-    let limits = &config.limits;
-    let (max_waiting_messages, min_free_disk_bytes) = (limits.max_waiting_messages, limits.min_free_disk_mib << 20);
-    let options = Options { file, master_key, usage, max_waiting_messages, min_free_disk_bytes };
-    // Migrations may take long, and this is before anything else runs.
-    let opened = tokio::task::spawn_blocking(|| SqliteStore::open(options)).await;
-    let store = opened.map_err(|error| Failure::new(format!("the store cannot be opened: {error}")))??;
-    Ok(Arc::new(store))
 }
 
 /// Where the configuration comes from.

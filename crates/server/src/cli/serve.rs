@@ -1,7 +1,8 @@
 //! `esito serve`: everything wired to one store and one engine.
 
+use super::store::Opened;
 use super::tenancy::{Founder, write_key_file};
-use super::{ConfigArgs, Failure, Outcome, certificate, open_store, print_line};
+use super::{ConfigArgs, Failure, Outcome, certificate, print_line};
 use crate::api::{self, Api, ApiSettings, Outside};
 use crate::clock::{SystemClock, SystemEntropy};
 use crate::config::Config;
@@ -25,16 +26,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use store::Store;
-use store::sqlite::Use;
+use store::{Store, Use};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 use wire::address::EgressPolicy;
 
 /// More tasks than this for one queue gain nothing: its own task hands out the work.
 const MOST_HANDS: usize = 4;
-/// The number of a node that is the only one, in the ids of executions.
-const ONLY_NODE: u16 = 0;
 
 /// The arguments of `esito serve`.
 #[derive(Debug, clap::Args)]
@@ -88,8 +86,9 @@ impl Server {
         show: impl FnOnce(&str) -> Result<(), Failure>,
     ) -> Result<Self, Failure> {
         let world = World { clock: Arc::new(SystemClock), entropy: Arc::new(SystemEntropy) };
-        let store = open_store(config, Use::Work, &*world.entropy).await?;
-        let served = Self::serve(config, life, store.clone(), world, show).await;
+        let opened = super::store::open(config, Use::Work, &*world.entropy).await?;
+        let store = opened.store.clone();
+        let served = Self::serve(config, life, opened, world, show).await;
         if served.is_err() {
             store.close().await;
         }
@@ -99,7 +98,7 @@ impl Server {
     async fn serve(
         config: &Config,
         life: Lifecycle,
-        store: Arc<dyn Store>,
+        opened: Opened,
         world: World,
         show: impl FnOnce(&str) -> Result<(), Failure>,
     ) -> Result<Self, Failure> {
@@ -107,9 +106,10 @@ impl Server {
         let bound = TcpListener::bind(config.listen).await.and_then(|listener| Ok((listener.local_addr()?, listener)));
         let (address, listener) =
             bound.map_err(|error| Failure::new(format!("cannot listen on {}: {error}", config.listen)))?;
+        let store = opened.store.clone();
         let founder = Founder { store: store.clone(), clock: world.clock.clone(), entropy: world.entropy.clone() };
         founder.first_start(show).await?;
-        let (front, engine) = wire_up(config, address, life.clone(), store.clone(), world).await?;
+        let (front, engine) = wire_up(config, address, life.clone(), opened, world).await?;
         life.spawn(listener::serve(listener, None, front, Bounds::default(), life.clone()));
         tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "ready");
         Ok(Self { address, life, store, engine })
@@ -140,7 +140,7 @@ async fn wire_up(
     config: &Config,
     address: SocketAddr,
     life: Lifecycle,
-    store: Arc<dyn Store>,
+    Opened { store, node }: Opened,
     World { clock, entropy }: World,
 ) -> Result<(Front, Arc<Engine>), Failure> {
     let metrics = Metrics::new(clock.now());
@@ -163,7 +163,7 @@ async fn wire_up(
         executions_per_second: config.limits.executions_per_second,
         ..ApiSettings::default()
     };
-    let ids = Arc::new(ExecutionIds::new(ONLY_NODE));
+    let ids = Arc::new(ExecutionIds::new(node));
     let api = Arc::new(Api::new(store, engine.clone(), clock, entropy, ids, outside, settings));
     let router = metrics.mount(api::router(api.clone()));
     Ok((Front::with_executions(router, api, metrics), engine))

@@ -1,6 +1,6 @@
 //! The keys: one entry each.
 
-use super::{Config, LogFormat};
+use super::{Config, Database, LogFormat};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use secrecy::{ExposeSecret, SecretString};
@@ -105,12 +105,17 @@ pub(super) const KEYS: &[Key] = &[
         |config, input| put(&mut config.public_url, optional(input.text()?, base_url)),
         |config| json!(config.public_url.as_ref().map_or("", Url::as_str)),
     ),
-    key(
-        "database.url",
-        "\"sqlite:\" and the path of a file such as \"sqlite:./esito-data/esito.db\"",
-        |config, input| put(&mut config.database.file, sqlite_file(input.text()?)),
-        |config| json!(format!("sqlite:{}", config.database.file.display())),
-    ),
+    Key {
+        // It may hold a password.
+        secret: true,
+        ..key(
+            "database.url",
+            "\"sqlite:\" and the path of a file such as \"sqlite:./esito-data/esito.db\", or the URL of a PostgreSQL \
+             database such as \"postgres://esito:password@db.example/esito\"",
+            |config, input| put(&mut config.database, database(input.text()?)),
+            |config| json!(config.database.to_string()),
+        )
+    },
     Key {
         secret: true,
         environment_only: true,
@@ -226,6 +231,11 @@ fn base_url(text: &str) -> Option<Url> {
     let plain =
         url.query().is_none() && url.fragment().is_none() && url.username().is_empty() && url.password().is_none();
     (plain && matches!(url.scheme(), "http" | "https") && url.has_host()).then_some(url)
+}
+
+fn database(url: &str) -> Option<Database> {
+    let postgres = || store::postgres::is_url(url).then(|| Database::Postgres(SecretString::from(url)));
+    sqlite_file(url).map(Database::Sqlite).or_else(postgres)
 }
 
 /// A database in memory would lose what was answered 202, so `:memory:` is no file.

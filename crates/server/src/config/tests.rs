@@ -32,6 +32,19 @@ fn what_is_printed_reads_back() {
 }
 
 #[test]
+fn a_postgresql_database_is_named_by_its_url_and_shown_without_its_password() {
+    for url in ["postgres://esito:hush@db.example:5433/esito?sslmode=require", "postgresql:///e?user=x&password=hush"] {
+        let config = read(&format!("[database]\nurl = \"{url}\""), &[], &[]).unwrap();
+        assert!(matches!(&config.database, Database::Postgres(kept) if kept.expose_secret() == url));
+        let shown = config.to_json()["database"]["url"].as_str().unwrap().to_owned();
+        assert!(!shown.contains("hush") && shown.starts_with("postgres"), "{shown}");
+        assert!(!format!("{config:?}").contains("hush"));
+    }
+    let bad = faults("[database]\nurl = \"postgres://esito:hush@db.example/e?sslmode=maybe\"", &[], &[]);
+    assert!(bad[0].starts_with("database.url: expected") && !bad[0].contains("hush"), "{bad:?}");
+}
+
+#[test]
 fn flags_count_over_variables_and_variables_over_the_file() {
     let file = "listen = \"127.0.0.1:1\"\n[shutdown]\ndrain_seconds = 1\n[limits]\nmax_waiting_messages = 1";
     let environment = [("ESITO_SHUTDOWN__DRAIN_SECONDS", "2"), ("ESITO_LIMITS__MAX_WAITING_MESSAGES", "2")];

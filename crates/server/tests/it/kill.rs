@@ -3,6 +3,7 @@
 //!
 //! `ESITO_KILL_SEED`, `ESITO_KILLS` and `ESITO_KILL_RECIPIENTS` change the run; the seed is printed.
 
+use crate::support::backing::{Backing, on_every_store};
 use crate::support::client::Caller;
 use crate::support::receiver::Got;
 use crate::support::relay::Relay;
@@ -116,7 +117,7 @@ async fn call(shared: Arc<Shared>) {
     }
 }
 
-/// What was under way when the process was killed: read from a copy of its files.
+/// What was under way when the process was killed.
 struct UnderWay {
     /// Whose message was marked `handing-over`.
     handing_over: Vec<String>,
@@ -124,18 +125,50 @@ struct UnderWay {
     due: usize,
 }
 
-fn under_way(folder: &Path) -> UnderWay {
-    let copy = tempfile::tempdir().unwrap();
-    for name in ["esito.db", "esito.db-wal"] {
-        if folder.join(name).exists() {
-            std::fs::copy(folder.join(name), copy.path().join(name)).unwrap();
+const HANDING_OVER: &str = "SELECT address FROM message WHERE state = 1";
+const DUE: &str = "SELECT count(*) FROM event WHERE delivery = 1";
+
+impl UnderWay {
+    /// As the killed process left it.
+    async fn find(backing: &Backing, folder: &Path) -> Self {
+        match backing {
+            Backing::Sqlite => Self::in_copy_of(folder),
+            #[cfg(feature = "peers")]
+            Backing::Postgres(database) => Self::in_database(database).await,
         }
     }
-    let connection = rusqlite::Connection::open(copy.path().join("esito.db")).unwrap();
-    let mut query = connection.prepare("SELECT address FROM message WHERE state = 1").unwrap();
-    let rows = query.query_map([], |row| row.get(0)).unwrap();
-    let due = connection.query_row("SELECT count(*) FROM event WHERE delivery = 1", [], |row| row.get(0)).unwrap();
-    UnderWay { handing_over: rows.collect::<Result<_, _>>().unwrap(), due }
+
+    fn in_copy_of(folder: &Path) -> Self {
+        let copy = tempfile::tempdir().unwrap();
+        for name in ["esito.db", "esito.db-wal"] {
+            if folder.join(name).exists() {
+                std::fs::copy(folder.join(name), copy.path().join(name)).unwrap();
+            }
+        }
+        let connection = rusqlite::Connection::open(copy.path().join("esito.db")).unwrap();
+        let mut query = connection.prepare(HANDING_OVER).unwrap();
+        let rows = query.query_map([], |row| row.get(0)).unwrap();
+        let due = connection.query_row(DUE, [], |row| row.get(0)).unwrap();
+        Self { handing_over: rows.collect::<Result<_, _>>().unwrap(), due }
+    }
+
+    /// Waits until the database has noticed that the process is gone, which may have left a commit on its way. Then its
+    /// leases are made to end, as they would by themselves after half a minute.
+    #[cfg(feature = "peers")]
+    async fn in_database(database: &store::postgres::throwaway::Database) -> Self {
+        let client = database.client().await;
+        let others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() \
+                      AND backend_type = 'client backend'";
+        let gone = || async {
+            let left: i64 = client.query_one(others, &[]).await.unwrap().get(0);
+            (left == 0).then_some(())
+        };
+        crate::support::until("the database to notice", gone).await;
+        client.batch_execute("UPDATE shard SET until = 0").await.unwrap();
+        let rows = client.query(HANDING_OVER, &[]).await.unwrap();
+        let due: i64 = client.query_one(DUE, &[]).await.unwrap().get(0);
+        Self { handing_over: rows.iter().map(|row| row.get(0)).collect(), due: usize::try_from(due).unwrap() }
+    }
 }
 
 fn by_recipient(got: &[Got]) -> HashMap<String, Vec<Got>> {
@@ -170,12 +203,13 @@ fn all_told(plan: &Plan, got: &[Got]) -> bool {
     })
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn kills_lose_nothing_and_mail_nobody_twice() {
+on_every_store! { kills_lose_nothing_and_mail_nobody_twice }
+
+async fn kills_lose_nothing_and_mail_nobody_twice(backing: &Backing) {
     let (seed, kills) = (setting("ESITO_KILL_SEED", 20_261_124), setting("ESITO_KILLS", 20));
     let executions = usize::try_from(setting("ESITO_KILL_RECIPIENTS", 2_000)).unwrap() / RECIPIENTS_EACH;
     println!("seed {seed}, {kills} kills, {executions} executions of {RECIPIENTS_EACH}");
-    let mut world = World::start_with(&[]).await;
+    let mut world = World::start_on(backing).await;
     world.webhook(json!({"retry": {"firstDelaySeconds": 1}})).await;
     let relay = Relay::start().await;
     let plan = Plan {
@@ -196,7 +230,7 @@ async fn kills_lose_nothing_and_mail_nobody_twice() {
         // The moment of the kill is the experiment, not a way to wait for something.
         tokio::time::sleep(Duration::from_millis(moments.below(400))).await;
         world.server.kill().await;
-        let under_way = under_way(world.server.folder.path());
+        let under_way = UnderWay::find(backing, world.server.folder.path()).await;
         unsure.extend(under_way.handing_over);
         unwritten += under_way.due.min(AT_A_TIME + UNWRITTEN);
         world.server.up().await;

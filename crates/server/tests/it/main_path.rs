@@ -1,5 +1,6 @@
 //! The main path through the real surfaces: HTTP in, SMTP or the simulator, a TLS endpoint out.
 
+use crate::support::backing::{Backing, on_every_store};
 use crate::support::receiver::Reply;
 use crate::support::relay::Relay;
 use crate::support::world::{World, execution};
@@ -7,14 +8,20 @@ use serde_json::json;
 
 const UNITARY: &str = "/ajo/im/executions/unitary";
 
+on_every_store! {
+    every_simulated_outcome_reaches_the_webhook_in_order,
+    real_mail_goes_out_and_its_outcomes_come_back,
+    a_failed_delivery_is_retried_with_the_same_id_and_logged,
+    sigterm_drains_and_exits_0_and_a_restart_goes_on,
+}
+
 fn statuses(got: &[crate::support::receiver::Got], recipient: &str) -> Vec<String> {
     let of_recipient = got.iter().filter(|one| one.recipient() == recipient && one.status / 100 == 2);
     of_recipient.map(crate::support::receiver::Got::event_status).collect()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn every_simulated_outcome_reaches_the_webhook_in_order() {
-    let world = World::start().await;
+async fn every_simulated_outcome_reaches_the_webhook_in_order(backing: &Backing) {
+    let world = World::start_on(backing).await;
     world.webhook(json!({"events": ["sent", "delivered", "bounce", "error", "exclude", "denylist", "delay"]})).await;
     let campaign = world.simulated_campaign().await;
     let expected = [
@@ -39,9 +46,8 @@ async fn every_simulated_outcome_reaches_the_webhook_in_order() {
     assert_eq!(shown["recipients"].as_array().unwrap().len(), 8);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn real_mail_goes_out_and_its_outcomes_come_back() {
-    let world = World::start().await;
+async fn real_mail_goes_out_and_its_outcomes_come_back(backing: &Backing) {
+    let world = World::start_on(backing).await;
     world.webhook(json!({})).await;
     let relay = Relay::start().await;
     let campaign = world.relayed_campaign(relay.port).await;
@@ -70,9 +76,8 @@ async fn real_mail_goes_out_and_its_outcomes_come_back() {
     );
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_failed_delivery_is_retried_with_the_same_id_and_logged() {
-    let world = World::start().await;
+async fn a_failed_delivery_is_retried_with_the_same_id_and_logged(backing: &Backing) {
+    let world = World::start_on(backing).await;
     world.receiver.behave(|_, before| Reply::status(if before == 0 { 503 } else { 200 }));
     world.webhook(json!({"retry": {"firstDelaySeconds": 1}})).await;
     let campaign = world.simulated_campaign().await;
@@ -86,9 +91,8 @@ async fn a_failed_delivery_is_retried_with_the_same_id_and_logged() {
     assert_eq!(attempts.iter().map(|one| one["status"].as_u64().unwrap()).collect::<Vec<_>>(), [503, 200]);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn sigterm_drains_and_exits_0_and_a_restart_goes_on() {
-    let mut world = World::start().await;
+async fn sigterm_drains_and_exits_0_and_a_restart_goes_on(backing: &Backing) {
+    let mut world = World::start_on(backing).await;
     world.webhook(json!({})).await;
     let campaign = world.simulated_campaign().await;
     world.caller.post(UNITARY, &execution("r-1", &campaign, &["sent@simulator.esito.test"])).await.expect(202);

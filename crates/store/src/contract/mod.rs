@@ -112,6 +112,7 @@ macro_rules! contract_suite {
                 deliveries_are_found_by_state;
             order:
                 a_later_event_waits_until_the_one_before_has_ended,
+                what_is_recorded_together_waits_each_for_its_own,
                 an_event_nobody_wants_holds_up_nothing,
                 a_retry_by_hand_waits_for_the_event_under_way,
                 a_cancelled_event_lets_only_what_is_free_go,

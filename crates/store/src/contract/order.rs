@@ -1,7 +1,7 @@
 //! The order of a message's events.
 
 use super::Bench;
-use super::fixtures::{START, at, hard_bounce};
+use super::fixtures::{START, at, hard_bounce, plain};
 use super::world::World;
 use model::delivery::{AttemptDecision, DeliveryState, DueDelivery};
 use model::ids::MessageKey;
@@ -38,6 +38,25 @@ pub async fn a_later_event_waits_until_the_one_before_has_ended(bench: &dyn Benc
         assert_eq!((due.first_due, due.due_at, due.failures), (at(3), at(3), 0));
         assert!(promoted.is_none_or(|promoted| promoted.sequence == due.sequence), "{end}");
         assert!(world.finish(&due, at(4), AttemptDecision::Succeeded).await.done);
+    }
+}
+
+pub async fn what_is_recorded_together_waits_each_for_its_own(bench: &dyn Bench) {
+    let world = World::new(bench).await;
+    world.add_webhook(json!({})).await;
+    let mut sent = Vec::new();
+    for i in 0..20 {
+        sent.push(world.delivery(&format!("r{i}")).await);
+    }
+    let late = || plain(hard_bounce(FailureCategory::Async));
+    let records = sent.iter().map(|due| world.record_of(due.event.key.message, at(1), late())).collect();
+    let recorded = world.store.record(records).await.unwrap();
+    assert!(recorded.iter().all(|recorded| recorded.done && recorded.due.is_empty()));
+    let finishes = sent.iter().map(|due| world.finish_of(due, at(2), AttemptDecision::Succeeded)).collect();
+    let finished = world.store.finish(finishes).await.unwrap();
+    for (due, finished) in sent.iter().zip(finished) {
+        let next = finished.promoted.expect("its bounce is due now");
+        assert_eq!((next.event.key.message, next.event.key.number), (due.event.key.message, 2));
     }
 }
 

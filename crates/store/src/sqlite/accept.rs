@@ -1,19 +1,16 @@
 //! Taking executions.
 
-use super::facts::VersionFacts;
 use super::writer::{CampaignFacts, Tx};
+use crate::Result;
+use crate::shared::accepting::{check_schedule, facts_of, live_version, new_message, remembered_since};
+use crate::shared::facts::VersionFacts;
 use crate::work::{AcceptError, Accepted, NewExecution, NewRecipient};
-use crate::{Result, StoreError};
-use model::campaign::CampaignStatus;
 use model::clock::Timestamp;
 use model::execution::{DueMessage, ExecutionFacts};
-use model::ids::{CampaignId, ExecutionId, MessageKey};
+use model::ids::{CampaignId, ExecutionId};
 use model::message::MessageState;
 use rusqlite::{OptionalExtension, params};
 use std::sync::Arc;
-
-/// For how long a requestId is remembered: at least 7 whole days.
-const REMEMBERED_MS: i64 = 8 * 86_400_000;
 
 type Answer = std::result::Result<Accepted, AcceptError>;
 
@@ -23,7 +20,7 @@ pub(super) fn accept(tx: &mut Tx<'_>, new: NewExecution) -> Result<Answer> {
     if let Some((id, body)) = find_request(tx, sandbox.sbx, &new)? {
         return repetition(tx, sandbox.sbx, id, body, &new);
     }
-    let version = match live_version(tx, sandbox.sbx, &new)? {
+    let version = match version_at(tx, sandbox.sbx, &new)? {
         Ok(version) => version,
         Err(refusal) => return Ok(Err(refusal)),
     };
@@ -42,8 +39,7 @@ fn find_request(tx: &Tx<'_>, sbx: i64, new: &NewExecution) -> Result<Option<(Exe
         "SELECT exec, body, ver FROM execution INDEXED BY execution_request \
          WHERE sbx = ?1 AND request_id = ?2 AND exec >= ?3",
     )?;
-    let since = ExecutionId::floor_at(Timestamp((new.now.millis() - REMEMBERED_MS).max(0)));
-    let mut rows = query.query((sbx, &new.request_id, since.number()))?;
+    let mut rows = query.query((sbx, &new.request_id, remembered_since(new.now).number()))?;
     while let Some(row) = rows.next()? {
         if tx.state.facts.version(tx.connection, row.get(2)?)?.campaign == new.campaign {
             return Ok(Some((super::rows::execution_id(row, 0)?, row.get(1)?)));
@@ -63,23 +59,16 @@ fn repetition(tx: &Tx<'_>, sbx: i64, id: ExecutionId, body: [u8; 16], new: &NewE
 type Version = (i64, Arc<VersionFacts>);
 
 /// The campaign's live version, if it takes executions now.
-fn live_version(tx: &mut Tx<'_>, sbx: i64, new: &NewExecution) -> Result<std::result::Result<Version, AcceptError>> {
+fn version_at(tx: &mut Tx<'_>, sbx: i64, new: &NewExecution) -> Result<std::result::Result<Version, AcceptError>> {
     let Some(campaign) = campaign(tx, sbx, new.campaign)? else {
         return Ok(Err(AcceptError::UnknownCampaign(new.campaign)));
     };
-    let ver = match (campaign.status, campaign.live) {
-        (CampaignStatus::Live, Some(ver)) => ver,
-        (CampaignStatus::Draft, _) => return Ok(Err(AcceptError::NotLive("DRAFT"))),
-        _ => return Ok(Err(AcceptError::NotLive("STOPPED"))),
+    let ver = match live_version(campaign.status, campaign.live) {
+        Ok(ver) => ver,
+        Err(refusal) => return Ok(Err(refusal)),
     };
     let version = tx.state.facts.version(tx.connection, ver)?;
-    let schedule = version.settings.schedule;
-    let too_early = schedule.start_at.filter(|start| new.now < *start).map(|start| format!("it starts at {start}"));
-    let too_late = schedule.end_at.filter(|end| new.now >= *end).map(|end| format!("it ended at {end}"));
-    Ok(match too_early.or(too_late) {
-        Some(why) => Err(AcceptError::OutsideSchedule(why)),
-        None => Ok((ver, version)),
-    })
+    Ok(check_schedule(&version, new.now).map(|()| (ver, version)))
 }
 
 fn campaign(tx: &mut Tx<'_>, sbx: i64, id: CampaignId) -> Result<Option<CampaignFacts>> {
@@ -90,7 +79,7 @@ fn campaign(tx: &mut Tx<'_>, sbx: i64, id: CampaignId) -> Result<Option<Campaign
     let found =
         query.query_row(params![id.bytes(), sbx], |row| Ok((row.get::<_, String>(0)?, row.get(1)?))).optional()?;
     let Some((status, live)) = found else { return Ok(None) };
-    let status = super::admin::campaign_status(&status)?;
+    let status = crate::shared::sealing::campaign_status(&status)?;
     let facts = CampaignFacts { status, live };
     tx.state.memory.campaigns.insert((sbx, id), facts.clone());
     Ok(Some(facts))
@@ -103,7 +92,7 @@ fn store(
     k: i64,
     ver: i64,
     version: &Arc<VersionFacts>,
-    new: NewExecution,
+    mut new: NewExecution,
 ) -> Result<Accepted> {
     let connection = tx.connection;
     let mut insert = connection.prepare_cached(
@@ -121,18 +110,7 @@ fn store(
         k,
         new.body_digest.as_slice()
     ])?;
-    let execution = Arc::new(ExecutionFacts {
-        id: new.id,
-        request_id: new.request_id,
-        campaign: new.campaign,
-        version: version.id,
-        channel: version.settings.channel,
-        priority: new.priority,
-        expires_at: new.expires_at,
-        created_at: new.now,
-        created_by: new.created_by.clone(),
-        created_by_key: new.created_by_key,
-    });
+    let execution = Arc::new(facts_of(&mut new, version));
     tx.state.facts.remember_execution(sbx, &execution, version);
     tx.state.waiting += new.recipients.len() as u64;
     let mut due = Vec::with_capacity(new.recipients.len());
@@ -155,12 +133,8 @@ fn store_message(
     ordinal: u8,
     new: NewRecipient,
 ) -> Result<DueMessage> {
-    let (recipient, personal) = new.on_channel(execution.channel);
-    let personal_json = (personal.context.is_some() || personal.profile.is_some())
-        .then(|| serde_json::to_vec(&personal))
-        .transpose()
-        .map_err(|error| StoreError::Corrupt(error.to_string()))?;
-    let now = execution.created_at;
+    let (due, personal_json) = new_message(execution, ordinal, new)?;
+    let recipient = &due.recipient;
     let mut insert = tx.connection.prepare_cached(
         "INSERT INTO message (sbx, exec, ord, state, delayed, failures, events, q, prio, first_due, due_at, \
          user_id, namespace, address, personal) VALUES (?1, ?2, ?3, ?4, 0, 0, 0, ?5, ?6, ?7, ?7, ?8, ?9, ?10, ?11)",
@@ -172,22 +146,11 @@ fn store_message(
         MessageState::Queued.code(),
         q,
         execution.priority.code(),
-        now.millis(),
+        due.due_at.millis(),
         recipient.user_id,
         recipient.namespace,
         recipient.address,
         personal_json
     ])?;
-    Ok(DueMessage {
-        key: MessageKey { execution: execution.id, ordinal },
-        execution: Arc::clone(execution),
-        recipient: Arc::new(recipient),
-        personalization: personal_json.is_some().then(|| Arc::new(personal)),
-        failures: 0,
-        first_due: now,
-        due_at: now,
-        may_have_been_sent: false,
-        delayed: false,
-        planned: None,
-    })
+    Ok(due)
 }

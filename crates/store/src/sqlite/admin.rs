@@ -1,17 +1,20 @@
 //! Administration: organizations, keys, webhooks, channel configurations, campaigns, each change with its audit entry.
 
-use super::facts::SandboxFacts;
-use super::rows::{id_from, json_from, json_of, moment};
+use super::rows::{id_from, json_from, moment};
 use super::writer::Tx;
 use crate::admin::{Edit, NewOrganization};
 use crate::envelope::MasterKey;
 use crate::lookup::{Listed, Page};
+use crate::shared::facts::SandboxFacts;
+use crate::shared::listing::{cursor_bytes, hex};
+use crate::shared::rows::json_of;
+use crate::shared::sealing::{campaign_status, seal_webhook, status_text, unseal_webhook};
 use crate::{Conflict, Result, StoreError};
 use model::campaign::{Campaign, CampaignStatus, CampaignVersion};
 use model::channel::ChannelConfiguration;
 use model::clock::Timestamp;
 use model::ids::{ApiKeyId, AuditId, CampaignId, CampaignVersionId, ChannelConfigurationId, SandboxId, WebhookId};
-use model::secret::{HasSecrets, SecretMap};
+use model::secret::HasSecrets;
 use model::tenancy::{ApiKey, AuditEntry, Organization, Role, Sandbox};
 use model::webhook::{SandboxRef, Stamps, Webhook};
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
@@ -49,17 +52,6 @@ fn page<T>(
         last_key = Some(key);
     }
     Ok(Listed { items, next: None })
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// A cursor that is none of ours finds nothing, but breaks nothing.
-fn cursor_bytes(text: &str) -> Result<Vec<u8>> {
-    let digits: Option<Vec<u8>> = text.chars().map(|c| c.to_digit(16).and_then(|d| u8::try_from(d).ok())).collect();
-    let digits = digits.filter(|digits| digits.len() % 2 == 0).ok_or(StoreError::NotFound("cursor"))?;
-    Ok(digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect())
 }
 
 fn audit(tx: &Tx<'_>, entry: &AuditEntry) -> Result<()> {
@@ -281,19 +273,6 @@ fn read_webhook(row: &Row<'_>) -> Result<(Webhook, Option<Vec<u8>>)> {
         stamps,
     };
     Ok((webhook, row.get(9)?))
-}
-
-fn unseal_webhook(master: &MasterKey, (mut webhook, sealed): (Webhook, Option<Vec<u8>>)) -> Result<Webhook> {
-    let secrets = master.open(webhook.id.bytes(), sealed.as_deref())?;
-    webhook.settings.fill_secrets(&secrets);
-    webhook.keys.fill_secrets(&secrets);
-    Ok(webhook)
-}
-
-fn seal_webhook(master: &MasterKey, webhook: &mut Webhook) -> Result<Option<Vec<u8>>> {
-    let mut secrets: SecretMap = webhook.settings.take_secrets();
-    secrets.extend(webhook.keys.take_secrets());
-    master.seal(webhook.id.bytes(), &secrets)
 }
 
 pub(super) fn webhook(
@@ -586,23 +565,6 @@ pub(super) fn delete_channel(tx: &Tx<'_>, edit: Edit<ChannelConfigurationId>, en
 }
 
 // ---- campaigns ----
-
-pub(super) fn campaign_status(text: &str) -> Result<CampaignStatus> {
-    match text {
-        "DRAFT" => Ok(CampaignStatus::Draft),
-        "LIVE" => Ok(CampaignStatus::Live),
-        "STOPPED" => Ok(CampaignStatus::Stopped),
-        _ => Err(StoreError::Corrupt(format!("the campaign status {text:?}"))),
-    }
-}
-
-fn status_text(status: CampaignStatus) -> &'static str {
-    match status {
-        CampaignStatus::Draft => "DRAFT",
-        CampaignStatus::Live => "LIVE",
-        CampaignStatus::Stopped => "STOPPED",
-    }
-}
 
 const CAMPAIGN: &str = "SELECT p.id, s.org, s.id, p.status, v.id, v.settings, p.draft, p.stamps, p.revision \
                         FROM campaign p JOIN sandbox s ON s.sbx = p.sbx \

@@ -2,17 +2,20 @@
 
 use super::facts::Facts;
 use super::record::{holds, promote_next};
-use super::rows::{EVENT_COLUMNS, EventRow, MESSAGE_COLUMNS, MessageRow};
+use super::rows::{
+    EVENT_COLUMNS, MESSAGE_COLUMNS, find_event, find_message, into_event, into_event_for, read_event, read_message,
+};
 use super::writer::Tx;
 #[cfg(feature = "planted-bugs")]
 use crate::planted::{Bug, is_planted};
+use crate::shared::change;
+use crate::shared::facts::SandboxFacts;
+use crate::shared::rows::{EventRow, ToDue, json_of};
 use crate::work::{Due, DueDeliveries, DueMessages, Finish, Finished};
 use crate::{Result, StoreError};
 use model::clock::Timestamp;
 use model::delivery::{Attempt, AttemptDecision, DueDelivery, StoredDelivery};
-use model::feedback::FeedbackEvent;
 use model::ids::{ChannelConfigurationId, EventId, MessageKey, SandboxId, Shard};
-use model::webhook::Webhook;
 use rusqlite::{Connection, OptionalExtension, params};
 use std::sync::Arc;
 
@@ -22,30 +25,9 @@ pub(super) fn due_delivery(
     sbx: i64,
     sequence: i64,
 ) -> Result<Option<DueDelivery>> {
-    let Some(row) = EventRow::find(connection, sbx, sequence)? else { return Ok(None) };
+    let Some(row) = find_event(connection, sbx, sequence)? else { return Ok(None) };
     let to_due = ToDue::of(&row);
-    Ok(Some(to_due.with(row.into_event(connection, facts, sbx)?)))
-}
-
-/// What a delivery has besides its event.
-struct ToDue {
-    sequence: i64,
-    failures: u32,
-    first_due: Timestamp,
-    due_at: Timestamp,
-}
-
-impl ToDue {
-    fn of(row: &EventRow) -> Self {
-        let due_at = row.due_at.unwrap_or(row.recorded_at);
-        let first_due = row.first_due.unwrap_or(due_at);
-        Self { sequence: row.sequence, failures: row.failures, first_due, due_at }
-    }
-
-    fn with(self, event: FeedbackEvent) -> DueDelivery {
-        let Self { sequence, failures, first_due, due_at } = self;
-        DueDelivery { sequence, event: Arc::new(event), failures, first_due, due_at }
-    }
+    Ok(Some(to_due.with(into_event(row, connection, facts, sbx)?)))
 }
 
 pub(super) fn due_deliveries(
@@ -66,9 +48,9 @@ pub(super) fn due_deliveries(
     let mut deliveries = Vec::new();
     while let Some(row) = rows.next()? {
         let recipient = super::rows::recipient(row, 20)?;
-        let row = EventRow::read(row)?;
+        let row = read_event(row)?;
         let to_due = ToDue::of(&row);
-        deliveries.push(to_due.with(row.into_event_for(recipient, connection, facts, sbx)?));
+        deliveries.push(to_due.with(into_event_for(recipient, row, connection, facts, sbx)?));
     }
     let next_at =
         if deliveries.len() == limit { Some(now) } else { first_delivery_after(connection, sbx, now.millis())? };
@@ -143,7 +125,7 @@ pub(super) fn due_messages(
         let mut rows = query.query((q, prio, now.millis(), limit - messages.len()))?;
         while let Some(row) = rows.next()? {
             let personal: Option<Vec<u8>> = row.get(13)?;
-            let message = MessageRow::read(row)?;
+            let message = read_message(row)?;
             let execution = facts.execution(connection, sbx, message.key.execution)?;
             messages.push(message.into_due(execution, personal.as_deref())?);
         }
@@ -162,7 +144,7 @@ pub(super) fn finish(tx: &mut Tx<'_>, finish: Finish) -> Result<Finished> {
         return Ok(Finished::default());
     }
     let sbx = sandbox.sbx;
-    tx.note_age(finish.now.since(super::writer::recorded_at(finish.sequence)));
+    tx.note_age(finish.now.since(change::recorded_at(finish.sequence)));
     let ended = match finish.decision {
         AttemptDecision::Succeeded => end(tx, sbx, &finish, StoredDelivery::Succeeded)?,
         AttemptDecision::Exhausted => end(tx, sbx, &finish, StoredDelivery::Exhausted)?,
@@ -244,7 +226,7 @@ fn add_attempt(tx: &Tx<'_>, sbx: i64, sequence: i64, attempt: &Attempt) -> Resul
         "INSERT INTO attempt (sbx, seq, n, at, ms, status, excerpt, error_kind, error) SELECT ?1, ?2, \
          coalesce((SELECT max(n) FROM attempt WHERE sbx = ?1 AND seq = ?2), 0) + 1, ?3, ?4, ?5, ?6, ?7, ?8",
     )?;
-    let kind = attempt.error.as_ref().map(|error| super::rows::json_of(&error.kind)).transpose()?;
+    let kind = attempt.error.as_ref().map(|error| json_of(&error.kind)).transpose()?;
     insert.execute(params![
         sbx,
         sequence,
@@ -258,33 +240,10 @@ fn add_attempt(tx: &Tx<'_>, sbx: i64, sequence: i64, attempt: &Attempt) -> Resul
     Ok(())
 }
 
-/// Keeps the webhook's state: `failing` from the first failure to the next success, `disabled` after a 410.
-fn note_health(tx: &mut Tx<'_>, sandbox: &super::facts::SandboxFacts, finish: &Finish) -> Result<bool> {
+/// Keeps the webhook's state.
+fn note_health(tx: &mut Tx<'_>, sandbox: &SandboxFacts, finish: &Finish) -> Result<bool> {
     let Some(webhook) = super::admin::known_webhook(tx, sandbox)? else { return Ok(false) };
-    let failing = webhook.control.failing_since.is_some();
-    let succeeded = finish.decision == AttemptDecision::Succeeded;
-    let gone = finish.decision == AttemptDecision::Gone;
-    if !gone && failing != succeeded {
-        return Ok(false);
-    }
-    // An attempt from before somebody enabled the webhook again, or changed its URL, says nothing of how it is now.
-    if gone && finish.attempt.at < webhook.stamps.modified_at {
-        return Ok(false);
-    }
-    let mut changed = Webhook::clone(&webhook);
-    let control = &mut changed.control;
-    if succeeded {
-        (control.failing_since, control.last_error) = (None, None);
-    } else {
-        control.failing_since.get_or_insert(finish.now);
-        control.last_error = finish.attempt.error.as_ref().map(|error| error.message.clone());
-    }
-    if gone {
-        control.gone_at = Some(finish.now);
-        changed.note_hold(finish.now);
-        // Whoever is about to write back what was read before this must not undo it.
-        changed.stamps.revision += 1;
-    }
+    let Some(changed) = change::health(&webhook, finish) else { return Ok(false) };
     super::admin::store_control(tx, sandbox.sbx, changed)?;
     Ok(true)
 }
@@ -293,10 +252,10 @@ fn note_health(tx: &mut Tx<'_>, sandbox: &super::facts::SandboxFacts, finish: &F
 pub(super) fn find_by_id(connection: &Connection, sbx: i64, id: EventId) -> Result<EventRow> {
     let missing = || StoreError::NotFound("feedback event");
     let key = id.key().ok_or_else(missing)?;
-    let message = MessageRow::find(connection, sbx, key.message)?.ok_or_else(missing)?;
+    let message = find_message(connection, sbx, key.message)?.ok_or_else(missing)?;
     let mut next = message.last_event;
     while let Some(sequence) = next {
-        let row = EventRow::find(connection, sbx, sequence)?.ok_or_else(missing)?;
+        let row = find_event(connection, sbx, sequence)?.ok_or_else(missing)?;
         if row.key == key {
             return Ok(row);
         }
@@ -311,29 +270,17 @@ pub(super) fn retry(tx: &mut Tx<'_>, sandbox: SandboxId, id: EventId, now: Times
     let sandbox = facts.sandbox(tx.connection, sandbox)?;
     let row = find_by_id(tx.connection, sandbox.sbx, id)?;
     let webhook = super::admin::known_webhook(tx, &sandbox)?;
-    let (Some(webhook), false) = (webhook, row.delivery == StoredDelivery::None) else {
-        let why = "there is no webhook delivery to retry: no webhook wanted this event, or it was deleted";
-        return Err(StoreError::Conflict(crate::Conflict::State(why.to_owned())));
-    };
-    if row.delivery == StoredDelivery::Blocked {
-        let why = "the delivery waits for an earlier event of its message; retry that one";
-        return Err(StoreError::Conflict(crate::Conflict::State(why.to_owned())));
-    }
     let under_way = under_way_beside(tx, sandbox.sbx, &row)?;
-    let state = if under_way.is_some() { StoredDelivery::Blocked } else { StoredDelivery::Pending };
-    let due_at = (state == StoredDelivery::Pending).then_some(now.millis());
-    let first_due = match row.delivery {
-        StoredDelivery::Pending => row.first_due.unwrap_or(now),
-        _ => webhook.active_time(now),
-    };
-    if row.delivery == StoredDelivery::Succeeded {
+    let again = change::retry(&row, webhook.as_deref(), under_way.is_some(), now)?;
+    if again.had_succeeded {
         keep_success(tx, sandbox.sbx, row.sequence)?;
     }
+    let due_at = again.due_at.map(Timestamp::millis);
     // Later events may wait for this one by now, or it for a later one.
     tx.connection.execute(
         "UPDATE event SET delivery = ?3, due_at = ?4, first_due = ?5, ended_at = NULL, followed = 1 \
          WHERE sbx = ?1 AND seq = ?2",
-        (sandbox.sbx, row.sequence, state.code(), due_at, first_due.millis()),
+        (sandbox.sbx, row.sequence, again.delivery.code(), due_at, again.first_due.millis()),
     )?;
     if let Some(other) = under_way {
         tx.connection.execute("UPDATE event SET followed = 1 WHERE sbx = ?1 AND seq = ?2", (sandbox.sbx, other))?;
@@ -343,10 +290,10 @@ pub(super) fn retry(tx: &mut Tx<'_>, sandbox: SandboxId, id: EventId, now: Times
 
 /// The other event of the same message that is under way, earlier or later.
 fn under_way_beside(tx: &Tx<'_>, sbx: i64, row: &EventRow) -> Result<Option<i64>> {
-    let message = MessageRow::find(tx.connection, sbx, row.key.message)?.ok_or(StoreError::NotFound("message"))?;
+    let message = find_message(tx.connection, sbx, row.key.message)?.ok_or(StoreError::NotFound("message"))?;
     let mut next = message.last_event;
     while let Some(sequence) = next {
-        let Some(other) = EventRow::find(tx.connection, sbx, sequence)? else { break };
+        let Some(other) = find_event(tx.connection, sbx, sequence)? else { break };
         if other.delivery == StoredDelivery::Pending && sequence != row.sequence {
             return Ok(Some(sequence));
         }
@@ -371,10 +318,7 @@ pub(super) fn cancel(tx: &mut Tx<'_>, sandbox: SandboxId, id: EventId, now: Time
     let facts = Arc::clone(&tx.state.facts);
     let sandbox = facts.sandbox(tx.connection, sandbox)?;
     let row = find_by_id(tx.connection, sandbox.sbx, id)?;
-    if !row.delivery.is_open() {
-        let why = "the delivery has ended already, or there is none";
-        return Err(StoreError::Conflict(crate::Conflict::State(why.to_owned())));
-    }
+    change::check_cancel(row.delivery)?;
     tx.connection.execute(
         "UPDATE event SET delivery = ?3, due_at = NULL, ended_at = ?4 WHERE sbx = ?1 AND seq = ?2",
         (sandbox.sbx, row.sequence, StoredDelivery::Cancelled.code(), now.millis()),

@@ -1,83 +1,12 @@
 //! What never changes once it is stored: looked up once, then remembered.
 
 use super::rows::{id_from, json_from};
+use crate::shared::facts::{ExecutionRow, KeyFacts, Memory, SandboxFacts, StoredExecution, VersionFacts};
 use crate::{Result, StoreError};
-use model::campaign::CampaignSettings;
-use model::clock::Timestamp;
-use model::execution::{ExecutionFacts, Priority};
-use model::feedback::Tenant;
-use model::ids::{ApiKeyId, CampaignId, CampaignVersionId, ChannelConfigurationId, ExecutionId, SandboxId, Shard};
+use model::execution::ExecutionFacts;
+use model::ids::{ApiKeyId, CampaignId, CampaignVersionId, ChannelConfigurationId, ExecutionId, SandboxId};
 use rusqlite::{Connection, OptionalExtension};
-use std::collections::HashMap;
-use std::hash::Hash;
-use std::sync::{Arc, Mutex, PoisonError};
-
-/// A sandbox as the rows know it.
-#[derive(Debug)]
-pub(super) struct SandboxFacts {
-    pub sbx: i64,
-    pub tenant: Arc<Tenant>,
-    pub shard: Shard,
-}
-
-/// A campaign version as the rows know it.
-#[derive(Debug)]
-pub(super) struct VersionFacts {
-    pub id: CampaignVersionId,
-    pub campaign: CampaignId,
-    pub settings: CampaignSettings,
-    pub q: i64,
-}
-
-/// An API key as the rows know it.
-#[derive(Debug)]
-pub(super) struct KeyFacts {
-    pub id: ApiKeyId,
-    pub name: String,
-}
-
-/// An execution as the rows know it.
-#[derive(Debug)]
-pub(super) struct StoredExecution {
-    pub facts: Arc<ExecutionFacts>,
-    pub version: Arc<VersionFacts>,
-}
-
-/// A bounded memory of values by key.
-#[derive(Debug)]
-struct Memory<K, V>(Mutex<HashMap<K, Arc<V>>>);
-
-/// Past this many a memory starts anew, which costs a lookup each and nothing else.
-const REMEMBERED: usize = 20_000;
-
-impl<K, V> Default for Memory<K, V> {
-    fn default() -> Self {
-        Self(Mutex::default())
-    }
-}
-
-impl<K: Eq + Hash + Copy, V> Memory<K, V> {
-    fn get_or(&self, key: K, load: impl FnOnce() -> Result<V>) -> Result<Arc<V>> {
-        if let Some(known) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
-            return Ok(Arc::clone(known));
-        }
-        let value = Arc::new(load()?);
-        self.put(key, Arc::clone(&value));
-        Ok(value)
-    }
-
-    fn put(&self, key: K, value: Arc<V>) {
-        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if map.len() >= REMEMBERED {
-            map.clear();
-        }
-        map.insert(key, value);
-    }
-
-    fn clear(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
-    }
-}
+use std::sync::Arc;
 
 /// All that is remembered, shared by the writer and the readers.
 #[derive(Debug, Default)]
@@ -110,8 +39,7 @@ impl Facts {
                 .query_row([id.bytes()], |row| Ok((row.get(0)?, row.get::<_, String>(1)?, row.get(2)?)))
                 .optional()?;
             let (sbx, ims_org, sandbox_name) = found.ok_or(StoreError::NotFound("sandbox"))?;
-            let shard = Shard::of(&ims_org, id);
-            Ok(SandboxFacts { sbx, shard, tenant: Arc::new(Tenant { ims_org, sandbox_id: id, sandbox_name }) })
+            Ok(SandboxFacts::new(sbx, id, ims_org, sandbox_name))
         })
     }
 
@@ -182,19 +110,14 @@ impl Facts {
             let row = rows.next()?.ok_or(StoreError::NotFound("execution"))?;
             let version = self.version(connection, row.get(1)?)?;
             let key = self.key(connection, row.get(5)?)?;
-            let facts = ExecutionFacts {
+            let row = ExecutionRow {
                 id,
                 request_id: row.get(0)?,
-                campaign: version.campaign,
-                version: version.id,
-                channel: version.settings.channel,
-                priority: Priority::from_code(row.get(2)?),
-                expires_at: row.get::<_, Option<i64>>(3)?.map(Timestamp),
-                created_at: Timestamp(row.get(4)?),
-                created_by: key.name.clone(),
-                created_by_key: key.id,
+                priority: row.get(2)?,
+                expires_at: row.get(3)?,
+                created_at: row.get(4)?,
             };
-            Ok(StoredExecution { facts: Arc::new(facts), version })
+            Ok(StoredExecution::new(row, version, &key))
         })
     }
 

@@ -2,14 +2,15 @@
 
 use super::deliver::find_by_id;
 use super::facts::Facts;
-use super::rows::{EVENT_COLUMNS, EventRow, MESSAGE_COLUMNS, MessageRow, status_code};
+use super::rows::{EVENT_COLUMNS, MESSAGE_COLUMNS, find_event, find_message, into_event, read_event, read_message};
 use crate::lookup::{
-    DeliveryFilter, DeliveryView, EventFilter, EventView, ExecutionFilter, ExecutionView, Listed, MessageFilter,
-    MessageView, Page,
+    DeliveryFilter, EventFilter, EventView, ExecutionFilter, ExecutionView, Listed, MessageFilter, MessageView, Page,
 };
+use crate::shared::listing::{cut, delivery_view, message_in, number_in, shown_as};
+use crate::shared::rows::{EventRow, MessageRow, status_code};
 use crate::{Result, StoreError};
 use model::clock::Timestamp;
-use model::delivery::{Attempt, AttemptError, DeliveryState, StoredDelivery};
+use model::delivery::{Attempt, AttemptError, StoredDelivery};
 use model::ids::{EventId, ExecutionId, MessageKey, SandboxId};
 use model::webhook::Channel;
 use rusqlite::types::Value;
@@ -59,21 +60,6 @@ impl Conditions {
     }
 }
 
-fn bad_cursor() -> StoreError {
-    StoreError::NotFound("cursor")
-}
-
-/// Cuts the row beyond the page off and makes the cursor from the last one that stays.
-fn cut<T>(mut items: Vec<T>, limit: usize, cursor: impl Fn(&T) -> String) -> Listed<T> {
-    let next = if items.len() > limit {
-        items.truncate(limit);
-        items.last().map(cursor)
-    } else {
-        None
-    };
-    Listed { items, next }
-}
-
 /// A reader at work.
 pub(super) struct Finder<'a> {
     pub connection: &'a Connection,
@@ -91,7 +77,7 @@ impl Finder<'_> {
         let mut query = self.connection.prepare_cached(&format!(
             "SELECT {MESSAGE_COLUMNS} FROM message m WHERE m.sbx = ?1 AND m.exec = ?2 ORDER BY m.ord"
         ))?;
-        let rows = query.query_map((sbx, id.number()), MessageRow::read)?.collect::<rusqlite::Result<Vec<_>>>()?;
+        let rows = query.query_map((sbx, id.number()), read_message)?.collect::<rusqlite::Result<Vec<_>>>()?;
         if rows.is_empty() {
             return Err(StoreError::NotFound("execution"));
         }
@@ -111,8 +97,7 @@ impl Finder<'_> {
         };
         conditions.and_some(&with("(m.address = ? OR m.user_id = ?)"), filter.recipient.clone());
         conditions.and_some(&with("m.state = ?"), filter.state.map(|state| i64::from(state.code())));
-        let cursor: Option<i64> = page.cursor.as_deref().map(str::parse).transpose().map_err(|_| bad_cursor())?;
-        conditions.and_some("e.exec < ?", cursor);
+        conditions.and_some("e.exec < ?", number_in(page)?);
         let limit = page.limit + 1;
         let sql = format!("SELECT e.exec FROM execution e WHERE {} ORDER BY e.exec DESC LIMIT {limit}", conditions.sql);
         let mut query = self.connection.prepare(&sql)?;
@@ -126,7 +111,7 @@ impl Finder<'_> {
 
     pub fn message(&self, sandbox: SandboxId, key: MessageKey) -> Result<MessageView> {
         let sbx = self.sbx(sandbox)?;
-        let row = MessageRow::find(self.connection, sbx, key)?.ok_or(StoreError::NotFound("message"))?;
+        let row = find_message(self.connection, sbx, key)?.ok_or(StoreError::NotFound("message"))?;
         self.message_view(sbx, row, self.is_held(sbx)?)
     }
 
@@ -138,10 +123,7 @@ impl Finder<'_> {
         conditions.and_some("m.exec = ?", filter.execution_id.map(ExecutionId::number));
         conditions.and_some("(m.address = ? OR m.user_id = ?)", filter.recipient.clone());
         conditions.and_some("m.state = ?", filter.state.map(|state| i64::from(state.code())));
-        if let Some(cursor) = &page.cursor {
-            let (execution, ordinal) = cursor.split_once('.').ok_or_else(bad_cursor)?;
-            let execution: i64 = execution.parse().map_err(|_| bad_cursor())?;
-            let ordinal: u8 = ordinal.parse().map_err(|_| bad_cursor())?;
+        if let Some((execution, ordinal)) = message_in(page)? {
             conditions.and("m.exec <= ?", execution);
             conditions.plain(&format!("(m.exec < {execution} OR m.ord > {ordinal})"));
         }
@@ -153,7 +135,7 @@ impl Finder<'_> {
         );
         let mut query = self.connection.prepare(&sql)?;
         let rows = query
-            .query_map(params_from_iter(conditions.values), MessageRow::read)?
+            .query_map(params_from_iter(conditions.values), read_message)?
             .collect::<rusqlite::Result<Vec<_>>>()?;
         let rows = cut(rows, page.limit, |row| format!("{}.{}", row.key.execution.number(), row.key.ordinal));
         let held = self.is_held(sbx)?;
@@ -165,7 +147,7 @@ impl Finder<'_> {
         let mut events = Vec::new();
         let mut next = row.last_event;
         while let Some(sequence) = next {
-            let Some(event) = EventRow::find(self.connection, sbx, sequence)? else { break };
+            let Some(event) = find_event(self.connection, sbx, sequence)? else { break };
             next = event.previous;
             events.push(self.event_view(sbx, event, held)?);
         }
@@ -183,23 +165,15 @@ impl Finder<'_> {
     }
 
     fn event_view(&self, sbx: i64, row: EventRow, held: bool) -> Result<EventView> {
-        let attempts = self.attempts_of(sbx, &row)?;
-        let delivery = row.delivery.shown(held, row.failures).map(|state| DeliveryView {
-            state,
-            blocked: row.delivery == StoredDelivery::Blocked,
-            attempts,
-            next_attempt_at: row.due_at.filter(|_| state != DeliveryState::Held),
-            ended_at: row.ended_at,
-        });
+        let delivery = delivery_view(&row, held, self.failed_attempts(sbx, &row)?);
         let sequence = row.sequence;
-        Ok(EventView { sequence, event: row.into_event(self.connection, self.facts, sbx)?, delivery })
+        Ok(EventView { sequence, event: into_event(row, self.connection, self.facts, sbx)?, delivery })
     }
 
-    /// How many attempts there were: those with rows of their own, and the one that succeeded.
-    fn attempts_of(&self, sbx: i64, row: &EventRow) -> Result<u32> {
+    /// How many attempts have rows of their own.
+    fn failed_attempts(&self, sbx: i64, row: &EventRow) -> Result<u32> {
         let mut query = self.connection.prepare_cached("SELECT count(*) FROM attempt WHERE sbx = ?1 AND seq = ?2")?;
-        let others: u32 = query.query_row((sbx, row.sequence), |row| row.get(0))?;
-        Ok(others + u32::from(row.delivery == StoredDelivery::Succeeded))
+        Ok(query.query_row((sbx, row.sequence), |row| row.get(0))?)
     }
 
     /// Whether the sandbox's webhook is paused or disabled.
@@ -225,10 +199,7 @@ impl Finder<'_> {
         let sbx = self.sbx(filter.sandbox)?;
         let conditions = self.event_conditions(sbx, filter);
         let Some(after) = filter.after else { return self.newest_events(sbx, conditions, page) };
-        let after = match &page.cursor {
-            Some(cursor) => cursor.parse().map_err(|_| bad_cursor())?,
-            None => after,
-        };
+        let after = number_in(page)?.unwrap_or(after);
         let mut conditions = conditions;
         conditions.and("v.seq > ?", after);
         let items = self.event_rows(sbx, &conditions, "ASC", page.limit)?;
@@ -237,8 +208,7 @@ impl Finder<'_> {
     }
 
     fn newest_events(&self, sbx: i64, mut conditions: Conditions, page: &Page) -> Result<Listed<EventView>> {
-        let cursor: Option<i64> = page.cursor.as_deref().map(str::parse).transpose().map_err(|_| bad_cursor())?;
-        conditions.and_some("v.seq < ?", cursor);
+        conditions.and_some("v.seq < ?", number_in(page)?);
         let items = self.event_rows(sbx, &conditions, "DESC", page.limit + 1)?;
         Ok(cut(items, page.limit, |event| event.sequence.to_string()))
     }
@@ -272,9 +242,8 @@ impl Finder<'_> {
             conditions.sql
         );
         let mut query = self.connection.prepare(&sql)?;
-        let rows = query
-            .query_map(params_from_iter(&conditions.values), EventRow::read)?
-            .collect::<rusqlite::Result<Vec<_>>>()?;
+        let rows =
+            query.query_map(params_from_iter(&conditions.values), read_event)?.collect::<rusqlite::Result<Vec<_>>>()?;
         let held = self.is_held(sbx)?;
         rows.into_iter().map(|row| self.event_view(sbx, row, held)).collect()
     }
@@ -283,17 +252,7 @@ impl Finder<'_> {
         let sbx = self.sbx(filter.event.sandbox)?;
         let held = self.is_held(sbx)?;
         let mut conditions = self.event_conditions(sbx, &filter.event);
-        let of_state = match filter.state {
-            None => "v.delivery <> 0",
-            Some(DeliveryState::Pending) if !held => "(v.delivery = 2 OR (v.delivery = 1 AND v.failures = 0))",
-            Some(DeliveryState::Failing) if !held => "v.delivery = 1 AND v.failures > 0",
-            Some(DeliveryState::Held) if held => "v.delivery IN (1, 2)",
-            Some(DeliveryState::Pending | DeliveryState::Failing | DeliveryState::Held) => "false",
-            Some(DeliveryState::Succeeded) => "v.delivery = 3",
-            Some(DeliveryState::Exhausted) => "v.delivery = 4",
-            Some(DeliveryState::Cancelled) => "v.delivery = 5",
-        };
-        conditions.plain(of_state);
+        conditions.plain(shown_as(filter.state, held));
         self.newest_events(sbx, conditions, page)
     }
 

@@ -23,11 +23,12 @@ use crate::envelope::MasterKey;
 use crate::lookup::{
     AttemptView, DeliveryFilter, EventFilter, EventView, ExecutionView, Listed, MessageFilter, MessageView, Page,
 };
+use crate::shared::change::{each_done, recorded_at};
 use crate::work::{
     AcceptError, Accepted, Due, DueDeliveries, DueMessages, Finish, Finished, Lease, LiveVersion, NewExecution, Record,
     Recorded,
 };
-use crate::{Result, Store, StoreError};
+use crate::{Result, Store, StoreError, Use};
 use async_trait::async_trait;
 use facts::Facts;
 use find::Finder;
@@ -50,16 +51,6 @@ use std::time::Duration;
 use writer::{Entrance, State, Tx, WeakEntrance, Writer};
 
 pub use writer::CommitSeam;
-
-/// How a process uses the store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Use {
-    /// It does the work: one process at a time.
-    Work,
-    /// It adds organizations, sandboxes and API keys beside the one that does the work, which remembers the webhooks
-    /// and campaigns that it has seen.
-    Administration,
-}
 
 /// What a store needs to open.
 #[derive(Debug)]
@@ -248,20 +239,6 @@ impl Opened {
     }
 }
 
-/// What came of each unit of a batch. One that cannot be done must not hide the others: what is missing or unreadable
-/// counts as not done. Where the store is in trouble the whole batch is.
-fn each_done<T: Default>(results: Vec<Result<T>>) -> Result<Vec<T>> {
-    let done = |result| match result {
-        Err(StoreError::NotFound(_)) => Ok(T::default()),
-        Err(error @ StoreError::Corrupt(_)) => {
-            tracing::error!(%error, "a row of a batch cannot be read and is left as it is");
-            Ok(T::default())
-        }
-        other => other,
-    };
-    results.into_iter().map(done).collect()
-}
-
 /// The rows that one step of a long change touches: short enough that others' commits do not wait.
 const STEP: usize = 2_000;
 
@@ -282,7 +259,7 @@ fn finish_deletions(connection: &Connection, state: &mut State) -> Result<()> {
     for sbx in admin::webhooks_being_deleted(connection)? {
         let mut tx = Tx { connection, state };
         // No clock reaches this point; the rows say when they were recorded, and that is close enough for the end.
-        let now = writer::recorded_at(last_sequence(connection)?);
+        let now = recorded_at(last_sequence(connection)?);
         while deliver::cancel_some(&tx, sbx, now, STEP)? > 0 {}
         admin::end_delete_webhook(&mut tx, sbx)?;
     }

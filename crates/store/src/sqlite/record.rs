@@ -1,19 +1,16 @@
 //! Recording outcomes: message state, feedback events and their deliveries in one transaction.
 
-use super::facts::{SandboxFacts, VersionFacts};
-use super::rows::{MessageRow, json_of, payload_code, status_code, why_of};
+use super::rows::find_message;
 use super::writer::Tx;
-#[cfg(feature = "planted-bugs")]
-use crate::planted::{Bug, is_planted};
+use crate::shared::change::{self, NewEvent, Told};
+use crate::shared::facts::{SandboxFacts, StoredExecution};
+use crate::shared::rows::{MessageRow, json_of, payload_code, status_code, why_of};
 use crate::work::{Lease, Record, Recorded, What};
 use crate::{Result, StoreError};
 use model::clock::Timestamp;
 use model::delivery::{DueDelivery, StoredDelivery};
-use model::execution::ExecutionFacts;
-use model::feedback::FeedbackEvent;
-use model::ids::{EventKey, MessageKey, SandboxId};
+use model::ids::{MessageKey, SandboxId};
 use model::message::MessageState;
-use model::outcome::{Outcome, Verdict};
 use model::webhook::Webhook;
 use rusqlite::{Connection, OptionalExtension, params};
 use std::sync::Arc;
@@ -58,7 +55,7 @@ pub(super) fn record(tx: &mut Tx<'_>, record: Record) -> Result<Recorded> {
             return Ok(recorded);
         }
     }
-    let Some(row) = MessageRow::find(tx.connection, sandbox.sbx, record.message)? else {
+    let Some(row) = find_message(tx.connection, sandbox.sbx, record.message)? else {
         return Ok(Recorded::default());
     };
     let mut change = Change::begin(tx, &sandbox, row, record.now)?;
@@ -107,8 +104,7 @@ macro_rules! update_message {
 /// A message being changed.
 struct Change<'a> {
     sandbox: &'a SandboxFacts,
-    execution: Arc<ExecutionFacts>,
-    version: Arc<VersionFacts>,
+    execution: Arc<StoredExecution>,
     row: MessageRow,
     awaited_sending: bool,
     /// The row was not read.
@@ -119,115 +115,43 @@ struct Change<'a> {
 
 impl<'a> Change<'a> {
     fn begin(tx: &Tx<'_>, sandbox: &'a SandboxFacts, row: MessageRow, now: Timestamp) -> Result<Self> {
-        let facts = &tx.state.facts;
-        let stored = facts.stored_execution(tx.connection, sandbox.sbx, row.key.execution)?;
-        let (execution, version) = (Arc::clone(&stored.facts), Arc::clone(&stored.version));
+        let execution = tx.state.facts.stored_execution(tx.connection, sandbox.sbx, row.key.execution)?;
         let awaited_sending = row.progress.state.awaits_sending();
-        Ok(Self { sandbox, execution, version, row, awaited_sending, is_trusted: false, now, due: Vec::new() })
+        Ok(Self { sandbox, execution, row, awaited_sending, is_trusted: false, now, due: Vec::new() })
     }
 
     /// Does what is to be recorded; false: there is nothing.
     fn apply(&mut self, tx: &mut Tx<'_>, what: What) -> Result<bool> {
-        match what {
-            What::Outcome { outcome, planned } => {
-                let before = self.row.progress.state;
-                if self.take(tx, outcome)? {
-                    self.plan(before, planned);
-                }
-            }
-            What::Planned => {
-                let Some(outcome) = self.row.planned.take() else { return Ok(false) };
-                self.row.due_at = None;
-                self.take(tx, outcome)?;
-            }
-            What::Retry { at, delay, may_have_been_sent } => {
-                let state = if may_have_been_sent { MessageState::HandingOver } else { MessageState::Queued };
-                self.retry(tx, at, delay, state)?;
-            }
+        let Some(tellings) = self.row.apply(what) else { return Ok(false) };
+        for told in tellings.into_iter().flatten() {
+            self.add_event(tx, told)?;
         }
         Ok(true)
     }
 
-    /// Applies an outcome; true where it was not a repetition, late or contradicting.
-    fn take(&mut self, tx: &mut Tx<'_>, outcome: Outcome) -> Result<bool> {
-        let taken = self.row.progress.take(&outcome.verdict);
-        if taken.sent_first {
-            self.add_event(tx, Outcome::new(Verdict::Sent, outcome.occurred_at))?;
-        }
-        if taken.recorded {
-            self.add_event(tx, outcome)?;
-        }
-        self.row.progress = taken.progress;
-        Ok(taken.recorded)
-    }
-
-    /// What is due after an outcome that was recorded: what is planned, or nothing once the message has moved on. A
-    /// `delay` alone moves nothing: what was due before it stays due.
-    fn plan(&mut self, before: MessageState, planned: Option<(Timestamp, Outcome)>) {
-        if let Some((at, outcome)) = planned {
-            (self.row.due_at, self.row.planned) = (Some(at), Some(outcome));
-        } else if self.row.progress.state != before {
-            (self.row.due_at, self.row.planned) = (None, None);
-        }
-    }
-
-    fn retry(&mut self, tx: &mut Tx<'_>, at: Timestamp, delay: Outcome, state: MessageState) -> Result<()> {
-        if !self.awaited_sending {
-            return Ok(());
-        }
-        self.row.failures += 1;
-        self.row.progress.state = state;
-        (self.row.due_at, self.row.planned) = (Some(at), None);
-        self.take(tx, delay)?;
-        Ok(())
-    }
-
     /// Inserts a feedback event, with its delivery where the sandbox's webhook wants it.
-    fn add_event(&mut self, tx: &mut Tx<'_>, outcome: Outcome) -> Result<()> {
-        let wanted = self.wanting_webhook(tx, &outcome)?;
+    fn add_event(&mut self, tx: &mut Tx<'_>, told: Told) -> Result<()> {
+        let webhook = match self.execution.version.settings.audience.enable_webhooks {
+            true => super::admin::known_webhook(tx, self.sandbox)?,
+            false => None,
+        };
+        let wanted = change::wanting(webhook.as_deref(), &self.execution, &told.outcome);
         let open_before = match wanted {
             Some(_) => self.last_open_event(tx)?,
             None => None,
         };
-        let delivery = match (&wanted, open_before) {
-            (None, _) => StoredDelivery::None,
-            (Some(_), Some(_)) => StoredDelivery::Blocked,
-            (Some(_), None) => StoredDelivery::Pending,
-        };
+        let about = (self.sandbox, &*self.execution, &self.row);
+        let new = NewEvent::new(told, about, wanted, open_before.is_some(), self.now);
         let sequence = tx.next_sequence(self.now);
-        let event = FeedbackEvent {
-            key: EventKey { message: self.row.key, number: self.row.events + 1 },
-            tenant: Arc::clone(&self.sandbox.tenant),
-            execution: Arc::clone(&self.execution),
-            recipient: Arc::clone(&self.row.recipient),
-            outcome,
-            retry_count: self.row.failures,
-            recorded_at: self.now,
-            payload: wanted.as_ref().map_or_else(Default::default, |webhook| webhook.settings.payload),
-        };
-        let first_due = wanted.as_ref().map(|webhook| webhook.active_time(self.now));
-        insert_event(tx, self.sandbox.sbx, sequence, self.row.last_event, &event, delivery, first_due)?;
+        insert_event(tx, self.sandbox.sbx, sequence, self.row.last_event, &new)?;
         if let Some(before) = open_before {
             let mut follow =
                 tx.connection.prepare_cached("UPDATE event SET followed = 1 WHERE sbx = ?1 AND seq = ?2")?;
             follow.execute((self.sandbox.sbx, before))?;
         }
-        if let (StoredDelivery::Pending, Some(first_due)) = (delivery, first_due) {
-            self.due.push(DueDelivery { sequence, event: Arc::new(event), failures: 0, first_due, due_at: self.now });
-        }
-        self.row.events += 1;
+        self.due.extend(new.into_due(sequence));
         self.row.last_event = Some(sequence);
         Ok(())
-    }
-
-    /// The sandbox's webhook, if it is to get this event.
-    fn wanting_webhook(&self, tx: &mut Tx<'_>, outcome: &Outcome) -> Result<Option<Arc<Webhook>>> {
-        if !self.version.settings.audience.enable_webhooks {
-            return Ok(None);
-        }
-        let webhook = super::admin::known_webhook(tx, self.sandbox)?;
-        let status = outcome.verdict.status();
-        Ok(webhook.filter(|webhook| webhook.settings.selects(self.execution.channel, status)))
     }
 
     /// The message's latest event whose delivery has not ended.
@@ -266,7 +190,7 @@ impl<'a> Change<'a> {
             row.last_event,
             row.due_at.map(Timestamp::millis),
             planned,
-            awaits_sending && row.planned.is_none()
+            row.keeps_personal()
         ])?;
         if changed == 0 {
             return Ok(Recorded::default());
@@ -278,17 +202,9 @@ impl<'a> Change<'a> {
     }
 }
 
-fn insert_event(
-    tx: &Tx<'_>,
-    sbx: i64,
-    sequence: i64,
-    previous: Option<i64>,
-    event: &FeedbackEvent,
-    delivery: StoredDelivery,
-    first_due: Option<Timestamp>,
-) -> Result<()> {
+fn insert_event(tx: &Tx<'_>, sbx: i64, sequence: i64, previous: Option<i64>, new: &NewEvent) -> Result<()> {
+    let NewEvent { event, delivery, first_due } = new;
     let outcome = &event.outcome;
-    let due_at = (delivery == StoredDelivery::Pending).then_some(event.recorded_at.millis());
     let mut insert = tx.connection.prepare_cached(
         "INSERT INTO event (sbx, seq, exec, ord, n, prev, status, occurred_at, recorded_at, retry_count, payload, \
          response_code, response_ms, encoding, parts, why, delivery, first_due, due_at) \
@@ -313,7 +229,7 @@ fn insert_event(
         why_of(&outcome.verdict)?,
         delivery.code(),
         first_due.map(Timestamp::millis),
-        due_at
+        new.due_at().map(Timestamp::millis)
     ])?;
     Ok(())
 }
@@ -326,23 +242,18 @@ pub(super) fn promote_next(
     message: MessageKey,
     now: Timestamp,
 ) -> Result<Option<DueDelivery>> {
-    let row = MessageRow::find(tx.connection, sandbox.sbx, message)?.ok_or(StoreError::NotFound("message"))?;
-    let mut first_blocked = None;
-    let mut next = row.last_event;
+    let row = find_message(tx.connection, sandbox.sbx, message)?.ok_or(StoreError::NotFound("message"))?;
     let mut query = tx.connection.prepare_cached("SELECT delivery, prev FROM event WHERE sbx = ?1 AND seq = ?2")?;
-    while let Some(sequence) = next {
-        let (delivery, previous): (u8, Option<i64>) =
-            query.query_row((sandbox.sbx, sequence), |row| Ok((row.get(0)?, row.get(1)?)))?;
-        match StoredDelivery::from_code(delivery) {
-            #[cfg(feature = "planted-bugs")]
-            Some(StoredDelivery::Pending) if is_planted(Bug::EarlyPromotion) => {}
-            Some(StoredDelivery::Pending) => return Ok(None),
-            Some(StoredDelivery::Blocked) => first_blocked = Some(sequence),
-            _ => {}
-        }
-        next = previous;
-    }
-    let Some(sequence) = first_blocked else { return Ok(None) };
+    let mut next = row.last_event;
+    let chain = std::iter::from_fn(|| {
+        let sequence = next?;
+        let found = query.query_row((sandbox.sbx, sequence), |row| Ok((row.get::<_, u8>(0)?, row.get(1)?)));
+        Some(found.map(|(delivery, previous)| {
+            next = previous;
+            (sequence, StoredDelivery::from_code(delivery).unwrap_or(StoredDelivery::None))
+        }))
+    });
+    let Some(sequence) = change::next_to_go(chain)? else { return Ok(None) };
     let first_due = webhook.map_or(now, |webhook| webhook.active_time(now));
     let mut update = tx
         .connection

@@ -5,6 +5,7 @@
 //! its callers come again. Nobody hears of success before the commit is on disk.
 
 use super::facts::Facts;
+use crate::shared::change::sequence_at;
 use crate::{Result, StoreError};
 use model::campaign::CampaignStatus;
 use model::clock::Timestamp;
@@ -99,18 +100,10 @@ pub(super) struct Tx<'a> {
     pub state: &'a mut State,
 }
 
-/// The bits of a place in the feed below the milliseconds.
-const SEQUENCE_BITS: u32 = 12;
-
-/// About when the event at this place in the feed was recorded.
-pub(super) fn recorded_at(sequence: i64) -> Timestamp {
-    Timestamp(sequence >> SEQUENCE_BITS)
-}
-
 impl Tx<'_> {
     /// The next place in the feed: later than every one before, about a quarter of a microsecond apart.
     pub fn next_sequence(&mut self, now: Timestamp) -> i64 {
-        self.state.sequence = (self.state.sequence + 1).max(now.millis() << SEQUENCE_BITS);
+        self.state.sequence = (self.state.sequence + 1).max(sequence_at(now));
         self.state.sequence
     }
 

@@ -17,9 +17,10 @@ use serde_json::{Value, json};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use store::Store;
+use store::Use;
 use store::admin::NewOrganization;
 use store::envelope::MasterKey;
-use store::sqlite::{Options, SqliteStore, Use};
+use store::sqlite::{Options, SqliteStore};
 use store::wake::{Hint, Wake};
 use tokio::sync::RwLock;
 

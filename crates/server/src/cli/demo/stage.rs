@@ -7,7 +7,7 @@ use super::super::receiver::{self, Checks, JwtCheck, KeySource, Policy, Received
 use super::super::serve::Server;
 use super::super::{Failure, Outcome};
 use super::caller::{Caller, text};
-use crate::config::{Config, Egress};
+use crate::config::{Config, Database, Egress};
 use crate::lifecycle::Lifecycle;
 use crate::listener::{self, Bounds};
 use http::header::AUTHORIZATION;
@@ -132,7 +132,7 @@ fn config(folder: &Path, certificate: &Made) -> Result<Config, Failure> {
     let written = std::fs::write(&authority, &certificate.ca_pem);
     written.map_err(|error| Failure::new(format!("{}: {error}", authority.display())))?;
     let mut config = Config { listen: ANY_PORT, ..Config::default() };
-    config.database.file = folder.join("esito.db");
+    config.database = Database::Sqlite(folder.join("esito.db"));
     config.secrets.master_key_file = folder.join("master.key");
     let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).ip().into();
     config.egress = Egress { allow_networks: vec![loopback], extra_ca_file: Some(authority), ..Egress::default() };

@@ -1,4 +1,4 @@
-//! Tests with programs that others wrote: Postfix, aiosmtpd, nginx, Python's verifiers, Authlib, dnslib, strace.
+//! Tests with programs that others wrote: Postfix, aiosmtpd, nginx, Python's verifiers, Authlib, dnslib, strace, PostgreSQL.
 //!
 //! They are compiled with the feature `peers` only. `scripts/peers` installs what they need; a test that misses
 //! something fails and says what. Every peer is a throwaway: started by the test that needs it, on a free port, in a
@@ -11,6 +11,7 @@ mod peer;
 mod postfix;
 mod receivers;
 mod relay;
+mod restarts;
 mod strace;
 
 /// The crate's folder is two below the project's.

@@ -4,6 +4,7 @@
 
 #![allow(dead_code, reason = "each test uses its part of the harness")]
 
+pub mod backing;
 pub mod client;
 pub mod openapi;
 pub mod receiver;

@@ -1,5 +1,6 @@
 //! A server with a receiver, a webhook and a campaign: what most tests begin with.
 
+use super::backing::Backing;
 use super::client::Caller;
 use super::receiver::{Authority, Receiver};
 use super::server::{Server, Settings};
@@ -18,6 +19,13 @@ pub struct World {
 impl World {
     pub async fn start() -> Self {
         Self::start_with(&[]).await
+    }
+
+    /// A server on this store.
+    pub async fn start_on(backing: &Backing) -> Self {
+        let setting = backing.setting();
+        let settings: Vec<(&str, &str)> = setting.iter().map(|(key, value)| (*key, value.as_str())).collect();
+        Self::start_with(&settings).await
     }
 
     /// A server that trusts the test's authority.

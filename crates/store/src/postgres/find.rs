@@ -1,0 +1,370 @@
+//! Lookups: executions, messages, feedback events, deliveries. Each list takes a fixed number of statements, however long
+//! it is.
+
+use super::facts::Facts;
+use super::hooks::is_held;
+use super::rows::{
+    EVENT_COLUMNS, event_columns, execution_id, message_columns, read_attempt, read_event, read_message, recipient,
+};
+use super::session::{Done, Session, col};
+use crate::StoreError;
+use crate::lookup::{
+    DeliveryFilter, EventFilter, EventView, ExecutionFilter, ExecutionView, Listed, MessageFilter, MessageView, Page,
+};
+use crate::shared::listing::{cut, delivery_view, message_in, number_in, shown_as};
+use crate::shared::rows::{EventRow, MessageRow, status_code};
+use model::clock::Timestamp;
+use model::delivery::{Attempt, StoredDelivery};
+use model::execution::Recipient;
+use model::ids::{EventId, ExecutionId, MessageKey, SandboxId};
+use model::webhook::Channel;
+use std::collections::HashMap;
+use std::sync::Arc;
+use tokio_postgres::Row;
+use tokio_postgres::types::{ToSql, Type};
+
+/// A `WHERE` clause with its values.
+struct Conditions {
+    sql: String,
+    values: Vec<(Box<dyn ToSql + Sync + Send>, Type)>,
+}
+
+impl Conditions {
+    fn new(sbx: i64, column: &str) -> Self {
+        Self { sql: format!("{column} = $1"), values: vec![(Box::new(sbx), Type::INT8)] }
+    }
+
+    /// Adds a condition with `?` for its value, which may stand more than once.
+    fn and(&mut self, sql: &str, value: impl ToSql + Sync + Send + 'static, of: Type) {
+        self.values.push((Box::new(value), of));
+        self.plain(&sql.replace('?', &format!("${}", self.values.len())));
+    }
+
+    fn and_number(&mut self, sql: &str, value: Option<i64>) {
+        if let Some(value) = value {
+            self.and(sql, value, Type::INT8);
+        }
+    }
+
+    fn and_id(&mut self, sql: &str, value: Option<uuid::Uuid>) {
+        if let Some(value) = value {
+            self.and(sql, value, Type::UUID);
+        }
+    }
+
+    fn and_text(&mut self, sql: &str, value: Option<String>) {
+        match value {
+            // No text in the database has this character, and none can be asked for.
+            Some(value) if value.contains('\0') => self.plain("false"),
+            Some(value) => self.and(sql, value, Type::TEXT),
+            None => {}
+        }
+    }
+
+    fn plain(&mut self, sql: &str) {
+        self.sql.push_str(" AND ");
+        self.sql.push_str(sql);
+    }
+
+    fn of_execution(&mut self, filter: &ExecutionFilter) {
+        self.and_text("e.request_id = ?", filter.request_id.clone());
+        let of_campaign = "e.ver IN (SELECT ver FROM campaign_version WHERE campaign = ?)";
+        self.and_id(of_campaign, filter.campaign.map(|id| id.0));
+        self.and_number("e.exec >= ?", filter.from.map(|at| ExecutionId::floor_at(at).number()));
+        self.and_number("e.exec < ?", filter.to.map(|at| ExecutionId::floor_at(at).number()));
+        self.and_id("e.k = (SELECT k FROM api_key WHERE id = ?)", filter.created_by.map(|id| id.0));
+    }
+
+    fn of_channel(&mut self, channel: Option<Channel>) {
+        let sql = "e.ver IN (SELECT ver FROM campaign_version WHERE channel = ?)";
+        self.and_text(sql, channel.map(|channel| channel.as_str().to_owned()));
+    }
+
+    async fn rows(&self, session: &Session, sql: &str) -> Done<Vec<Row>> {
+        let values: Vec<(&(dyn ToSql + Sync), Type)> =
+            self.values.iter().map(|(value, of)| (&**value as &(dyn ToSql + Sync), of.clone())).collect();
+        session.query_once(sql, &values).await
+    }
+}
+
+/// A lookup at work.
+pub(super) struct Finder<'a> {
+    pub session: &'a Session,
+    pub facts: &'a Facts,
+}
+
+const OF_EXECUTION: &str = concat!(
+    "SELECT ",
+    message_columns!(),
+    " FROM message m WHERE m.sbx = $1 AND m.exec = ANY($2) ORDER BY m.exec, m.ord"
+);
+
+const ONE_MESSAGE: &str =
+    concat!("SELECT ", message_columns!(), " FROM message m WHERE m.sbx = $1 AND m.exec = $2 AND m.ord = $3");
+
+/// The events of messages, from the latest one of each on.
+const CHAINS: &str = concat!(
+    "WITH RECURSIVE v AS (SELECT v.* FROM unnest($2::bigint[]) AS w (seq) JOIN event v ON v.sbx = $1 AND v.seq = w.seq \
+     UNION ALL SELECT v.* FROM v c JOIN event v ON v.sbx = c.sbx AND v.seq = c.prev) SELECT ",
+    event_columns!(),
+    " FROM v ORDER BY v.seq"
+);
+
+const COUNT_ATTEMPTS: &str = "SELECT a.seq, count(*) FROM unnest($2::bigint[]) AS w (seq) \
+     JOIN attempt a ON a.sbx = $1 AND a.seq = w.seq GROUP BY a.seq";
+
+const ATTEMPTS: &str =
+    "SELECT at, ms, status, excerpt, error_kind, error FROM attempt WHERE sbx = $1 AND seq = $2 ORDER BY n";
+
+const LAST_ATTEMPT: &str = "SELECT attempt_at, attempt_ms, attempt_status, attempt_excerpt, NULL::text, NULL::text \
+     FROM event WHERE sbx = $1 AND seq = $2";
+
+/// The row of a message.
+pub(super) async fn find_message(session: &Session, sbx: i64, key: MessageKey) -> Done<Option<MessageRow>> {
+    let values: [&(dyn ToSql + Sync); 3] = [&sbx, &key.execution.number(), &i16::from(key.ordinal)];
+    let row = session.query_opt(ONE_MESSAGE, &values).await?;
+    row.as_ref().map(|row| read_message(row, 0)).transpose()
+}
+
+/// A message's events in the order recorded, from the latest one's place on.
+pub(super) async fn events_from(session: &Session, sbx: i64, latest: &[i64]) -> Done<Vec<EventRow>> {
+    if latest.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows = session.query(CHAINS, &[&sbx, &latest]).await?;
+    rows.iter().map(|row| read_event(row, 0)).collect()
+}
+
+type Found = (EventRow, Arc<Recipient>);
+
+impl Finder<'_> {
+    async fn sbx(&self, sandbox: SandboxId) -> Done<i64> {
+        Ok(self.facts.sandbox(self.session, sandbox).await?.sbx)
+    }
+
+    pub async fn execution(&self, sandbox: SandboxId, id: ExecutionId) -> Done<ExecutionView> {
+        let sbx = self.sbx(sandbox).await?;
+        let found = self.execution_views(sbx, &[id]).await?.pop();
+        Ok(found.ok_or(StoreError::NotFound("execution"))?)
+    }
+
+    /// Executions in the order of these ids, without those that are missing.
+    async fn execution_views(&self, sbx: i64, ids: &[ExecutionId]) -> Done<Vec<ExecutionView>> {
+        let numbers: Vec<i64> = ids.iter().map(|id| id.number()).collect();
+        let rows = self.session.query(OF_EXECUTION, &[&sbx, &numbers]).await?;
+        let rows = rows.iter().map(|row| read_message(row, 0)).collect::<Done<Vec<_>>>()?;
+        let mut views: HashMap<ExecutionId, Vec<MessageView>> = HashMap::new();
+        for view in self.message_views(sbx, rows).await? {
+            views.entry(view.key.execution).or_default().push(view);
+        }
+        let whole = |id| {
+            let messages = views.remove(id)?;
+            Some(ExecutionView { facts: Arc::clone(&messages.first()?.execution), messages })
+        };
+        Ok(ids.iter().filter_map(whole).collect())
+    }
+
+    pub async fn executions(&self, filter: &MessageFilter, page: &Page) -> Done<Listed<ExecutionView>> {
+        let sbx = self.sbx(filter.execution.sandbox).await?;
+        let mut conditions = Conditions::new(sbx, "e.sbx");
+        conditions.of_execution(&filter.execution);
+        conditions.of_channel(filter.channel);
+        conditions.and_number("e.exec = ?", filter.execution_id.map(ExecutionId::number));
+        let with = |condition: &str| {
+            format!("EXISTS (SELECT 1 FROM message m WHERE m.sbx = e.sbx AND m.exec = e.exec AND {condition})")
+        };
+        conditions.and_text(&with("(m.address = ? OR m.user_id = ?)"), filter.recipient.clone());
+        conditions.and_number(&with("m.state = ?"), filter.state.map(|state| i64::from(state.code())));
+        conditions.and_number("e.exec < ?", number_in(page)?);
+        let limit = page.limit + 1;
+        let sql = format!("SELECT e.exec FROM execution e WHERE {} ORDER BY e.exec DESC LIMIT {limit}", conditions.sql);
+        let rows = conditions.rows(self.session, &sql).await?;
+        let ids = rows.iter().map(|row| execution_id(row, 0)).collect::<Done<Vec<_>>>()?;
+        let ids = cut(ids, page.limit, |id| id.number().to_string());
+        Ok(Listed { items: self.execution_views(sbx, &ids.items).await?, next: ids.next })
+    }
+
+    pub async fn message(&self, sandbox: SandboxId, key: MessageKey) -> Done<MessageView> {
+        let sbx = self.sbx(sandbox).await?;
+        let row = find_message(self.session, sbx, key).await?.ok_or(StoreError::NotFound("message"))?;
+        let view = self.message_views(sbx, vec![row]).await?.pop();
+        Ok(view.ok_or(StoreError::NotFound("message"))?)
+    }
+
+    pub async fn messages(&self, filter: &MessageFilter, page: &Page) -> Done<Listed<MessageView>> {
+        let sbx = self.sbx(filter.execution.sandbox).await?;
+        let mut conditions = Conditions::new(sbx, "m.sbx");
+        conditions.of_execution(&filter.execution);
+        conditions.of_channel(filter.channel);
+        conditions.and_number("m.exec = ?", filter.execution_id.map(ExecutionId::number));
+        conditions.and_text("(m.address = ? OR m.user_id = ?)", filter.recipient.clone());
+        conditions.and_number("m.state = ?", filter.state.map(|state| i64::from(state.code())));
+        if let Some((execution, ordinal)) = message_in(page)? {
+            conditions.and("m.exec <= ?", execution, Type::INT8);
+            conditions.plain(&format!("(m.exec < {execution} OR m.ord > {ordinal})"));
+        }
+        let sql = format!(
+            "SELECT {} FROM message m JOIN execution e ON e.sbx = m.sbx AND e.exec = m.exec \
+             WHERE {} ORDER BY m.exec DESC, m.ord LIMIT {}",
+            message_columns!(),
+            conditions.sql,
+            page.limit + 1
+        );
+        let rows = conditions.rows(self.session, &sql).await?;
+        let rows = rows.iter().map(|row| read_message(row, 0)).collect::<Done<Vec<_>>>()?;
+        let rows = cut(rows, page.limit, |row| format!("{}.{}", row.key.execution.number(), row.key.ordinal));
+        Ok(Listed { items: self.message_views(sbx, rows.items).await?, next: rows.next })
+    }
+
+    async fn message_views(&self, sbx: i64, rows: Vec<MessageRow>) -> Done<Vec<MessageView>> {
+        let latest: Vec<i64> = rows.iter().filter_map(|row| row.last_event).collect();
+        let recipients: HashMap<MessageKey, Arc<Recipient>> =
+            rows.iter().map(|row| (row.key, Arc::clone(&row.recipient))).collect();
+        let of_messages = events_from(self.session, sbx, &latest).await?.into_iter().filter_map(|event| {
+            let recipient = Arc::clone(recipients.get(&event.key.message)?);
+            Some((event, recipient))
+        });
+        let held = is_held(self.session, sbx).await?;
+        let mut events: HashMap<MessageKey, Vec<EventView>> = HashMap::new();
+        for view in self.event_views(sbx, of_messages.collect(), held).await? {
+            events.entry(view.event.key.message).or_default().push(view);
+        }
+        let executions = self.facts.executions(self.session, rows.iter().map(|row| (sbx, row.key.execution))).await?;
+        let view = |row: MessageRow| {
+            let awaits = row.progress.state.awaits_sending();
+            Some(MessageView {
+                key: row.key,
+                execution: Arc::clone(&executions.get(&(sbx, row.key.execution))?.facts),
+                recipient: row.recipient,
+                state: row.progress.state,
+                failures: row.failures,
+                next_try_at: row.due_at.filter(|_| awaits),
+                events: events.remove(&row.key).unwrap_or_default(),
+            })
+        };
+        Ok(rows.into_iter().filter_map(view).collect())
+    }
+
+    async fn event_views(&self, sbx: i64, rows: Vec<Found>, held: bool) -> Done<Vec<EventView>> {
+        let sequences: Vec<i64> = rows.iter().map(|(row, _)| row.sequence).collect();
+        let mut failed: HashMap<i64, u32> = HashMap::new();
+        if !sequences.is_empty() {
+            for row in self.session.query(COUNT_ATTEMPTS, &[&sbx, &sequences]).await? {
+                failed.insert(col(&row, 0)?, u32::try_from(col::<i64>(&row, 1)?).unwrap_or(u32::MAX));
+            }
+        }
+        let wanted = rows.iter().map(|(row, _)| (sbx, row.key.message.execution));
+        let executions = self.facts.executions(self.session, wanted).await?;
+        let sandbox = self.facts.sandboxes_of(self.session, [sbx]).await?.remove(&sbx);
+        let sandbox = sandbox.ok_or(StoreError::NotFound("sandbox"))?;
+        let view = |(row, recipient): Found| {
+            let stored = executions.get(&(sbx, row.key.message.execution))?;
+            let sequence = row.sequence;
+            let delivery = delivery_view(&row, held, failed.get(&sequence).copied().unwrap_or(0));
+            let event = row.into_event(recipient, Arc::clone(&sandbox.tenant), Arc::clone(&stored.facts));
+            Some(EventView { sequence, event, delivery })
+        };
+        Ok(rows.into_iter().filter_map(view).collect())
+    }
+
+    /// The row of the event with this id.
+    async fn by_id(&self, sbx: i64, id: EventId) -> Done<Found> {
+        let missing = || StoreError::NotFound("feedback event");
+        let key = id.key().ok_or_else(missing)?;
+        let message = find_message(self.session, sbx, key.message).await?.ok_or_else(missing)?;
+        let latest: Vec<i64> = message.last_event.into_iter().collect();
+        let events = events_from(self.session, sbx, &latest).await?;
+        let event = events.into_iter().find(|event| event.key == key).ok_or_else(missing)?;
+        Ok((event, message.recipient))
+    }
+
+    pub async fn event(&self, sandbox: SandboxId, id: EventId) -> Done<EventView> {
+        let sbx = self.sbx(sandbox).await?;
+        let found = self.by_id(sbx, id).await?;
+        let held = is_held(self.session, sbx).await?;
+        let view = self.event_views(sbx, vec![found], held).await?.pop();
+        Ok(view.ok_or(StoreError::NotFound("feedback event"))?)
+    }
+
+    pub async fn events(&self, filter: &EventFilter, page: &Page) -> Done<Listed<EventView>> {
+        let sbx = self.sbx(filter.sandbox).await?;
+        let held = is_held(self.session, sbx).await?;
+        let mut conditions = event_conditions(sbx, filter);
+        let Some(after) = filter.after else { return self.newest_events(sbx, conditions, page, held).await };
+        let after = number_in(page)?.unwrap_or(after);
+        conditions.and("v.seq > ?", after, Type::INT8);
+        let items = self.event_rows(sbx, &conditions, "ASC", page.limit, held).await?;
+        let next = items.last().map_or(after, |event| event.sequence).to_string();
+        Ok(Listed { items, next: Some(next) })
+    }
+
+    async fn newest_events(
+        &self,
+        sbx: i64,
+        mut conditions: Conditions,
+        page: &Page,
+        held: bool,
+    ) -> Done<Listed<EventView>> {
+        conditions.and_number("v.seq < ?", number_in(page)?);
+        let items = self.event_rows(sbx, &conditions, "DESC", page.limit + 1, held).await?;
+        Ok(cut(items, page.limit, |event| event.sequence.to_string()))
+    }
+
+    async fn event_rows(
+        &self,
+        sbx: i64,
+        conditions: &Conditions,
+        order: &str,
+        limit: usize,
+        held: bool,
+    ) -> Done<Vec<EventView>> {
+        let sql = format!(
+            "SELECT {}, m.user_id, m.namespace, m.address FROM event v \
+             JOIN execution e ON e.sbx = v.sbx AND e.exec = v.exec \
+             JOIN message m ON m.sbx = v.sbx AND m.exec = v.exec AND m.ord = v.ord \
+             WHERE {} ORDER BY v.seq {order} LIMIT {limit}",
+            event_columns!(),
+            conditions.sql
+        );
+        let rows = conditions.rows(self.session, &sql).await?;
+        let found = rows.iter().map(|row| Ok((read_event(row, 0)?, recipient(row, EVENT_COLUMNS)?)));
+        self.event_views(sbx, found.collect::<Done<_>>()?, held).await
+    }
+
+    pub async fn deliveries(&self, filter: &DeliveryFilter, page: &Page) -> Done<Listed<EventView>> {
+        let sbx = self.sbx(filter.event.sandbox).await?;
+        let held = is_held(self.session, sbx).await?;
+        let mut conditions = event_conditions(sbx, &filter.event);
+        conditions.plain(shown_as(filter.state, held));
+        self.newest_events(sbx, conditions, page, held).await
+    }
+
+    pub async fn attempts(&self, sandbox: SandboxId, id: EventId) -> Done<Vec<Attempt>> {
+        let sbx = self.sbx(sandbox).await?;
+        let (event, _) = self.by_id(sbx, id).await?;
+        let mut rows = self.session.query(ATTEMPTS, &[&sbx, &event.sequence]).await?;
+        if event.delivery == StoredDelivery::Succeeded {
+            rows.extend(self.session.query(LAST_ATTEMPT, &[&sbx, &event.sequence]).await?);
+        }
+        rows.iter().map(read_attempt).collect()
+    }
+}
+
+fn event_conditions(sbx: i64, filter: &EventFilter) -> Conditions {
+    let mut conditions = Conditions::new(sbx, "v.sbx");
+    conditions.of_execution(&ExecutionFilter {
+        sandbox: filter.sandbox,
+        request_id: filter.request_id.clone(),
+        campaign: filter.campaign,
+        from: None,
+        to: None,
+        created_by: filter.created_by,
+    });
+    conditions.of_channel(filter.channel);
+    conditions.and_number("v.exec = ?", filter.execution_id.map(ExecutionId::number));
+    conditions.and_number("v.status = ?", filter.status.map(|status| i64::from(status_code(status))));
+    conditions.and_number("v.recorded_at >= ?", filter.from.map(Timestamp::millis));
+    conditions.and_number("v.recorded_at < ?", filter.to.map(Timestamp::millis));
+    conditions.and_text("(m.address = ? OR m.user_id = ?)", filter.recipient.clone());
+    conditions
+}

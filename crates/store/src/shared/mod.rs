@@ -1,0 +1,8 @@
+//! What is the same in every store, and knows no SQL: what a change comes to, what rows say, how lists are cut.
+
+pub mod accepting;
+pub mod change;
+pub mod facts;
+pub mod listing;
+pub mod rows;
+pub mod sealing;
