@@ -2,6 +2,7 @@
 
 use crate::clock::Timestamp;
 use crate::feedback::FeedbackEvent;
+use crate::ids::ReplayId;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use utoipa::ToSchema;
@@ -117,6 +118,8 @@ pub struct DueDelivery {
     pub first_due: Timestamp,
     /// When this attempt is due.
     pub due_at: Timestamp,
+    /// The replay that made it due again.
+    pub replay: Option<ReplayId>,
 }
 
 /// What kept an attempt from succeeding.

@@ -83,6 +83,8 @@ typed_ids! {
     AuditId,
     /// A node's name in the ownership of shards.
     OwnerId,
+    /// A replay of feedback events.
+    ReplayId,
 }
 
 fn new_uuid(now: Timestamp, entropy: &dyn Entropy) -> Uuid {

@@ -14,6 +14,7 @@ pub mod feedback;
 pub mod ids;
 pub mod message;
 pub mod outcome;
+pub mod replay;
 pub mod retry;
 pub mod secret;
 pub mod tenancy;

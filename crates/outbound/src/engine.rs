@@ -4,16 +4,18 @@ use crate::admission::Admission;
 use crate::channel::work::{ChannelWork, MakeSender, Versions};
 use crate::driver::{Budget, Driver, Leases, Places, Shared};
 use crate::ownership::Ownership;
+use crate::replay::Replays;
 use crate::webhook::Network;
 use crate::webhook::work::WebhookWork;
 use model::clock::{Clock, Entropy};
 use model::delivery::AttemptDecision;
 use model::ids::{OwnerId, SandboxId};
 use model::outcome::FeedbackStatus;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use store::Store;
 use store::wake::{Hint, Wake};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -53,6 +55,7 @@ pub struct Parts {
 pub struct Engine {
     channels: Arc<Driver<ChannelWork>>,
     webhooks: Arc<Driver<WebhookWork>>,
+    replays: Arc<Replays>,
     ownership: Arc<Ownership>,
     admission: Arc<Admission>,
     stop: CancellationToken,
@@ -91,6 +94,16 @@ impl Engine {
             admission: Arc::clone(&admission),
         };
         let webhooks = Driver::new(Arc::new(deliver), shared());
+        let replays = Arc::new(Replays {
+            store: Arc::clone(&store),
+            clock: Arc::clone(&clock),
+            leases: Arc::clone(&ownership) as Arc<dyn Leases>,
+            webhooks: Arc::clone(&webhooks),
+            stop: stop.clone(),
+            tasks: tasks.clone(),
+            under_way: Mutex::default(),
+            told: Notify::new(),
+        });
         let send = ChannelWork {
             store,
             clock: Arc::clone(&clock),
@@ -106,7 +119,8 @@ impl Engine {
         tasks.spawn(Arc::clone(&ownership).keep(stop.clone()));
         tasks.spawn(Arc::clone(&channels).poll());
         tasks.spawn(Arc::clone(&webhooks).poll());
-        Ok(Arc::new(Self { channels, webhooks, ownership, admission, stop, abandon, tasks }))
+        tasks.spawn(Arc::clone(&replays).keep());
+        Ok(Arc::new(Self { channels, webhooks, replays, ownership, admission, stop, abandon, tasks }))
     }
 
     /// Waits until an execution for so many recipients may be taken.
@@ -135,6 +149,7 @@ impl Wake for Engine {
             Hint::Deliveries { sandbox, due } => self.webhooks.rows(sandbox, due),
             Hint::Drain(sandbox) => self.webhooks.drain(sandbox),
             Hint::Webhook(sandbox) => self.webhooks.changed(sandbox),
+            Hint::Replay => self.replays.look(),
             Hint::Channel(channel) => self.channels.changed(channel),
         }
     }

@@ -8,5 +8,6 @@ pub mod channel;
 pub mod driver;
 pub mod engine;
 pub mod ownership;
+pub mod replay;
 pub mod tls;
 pub mod webhook;

@@ -25,13 +25,17 @@ use model::campaign::Campaign;
 use model::channel::ChannelConfiguration;
 use model::clock::Timestamp;
 use model::ids::{
-    ApiKeyId, CampaignId, CampaignVersionId, ChannelConfigurationId, EventId, ExecutionId, MessageKey, OwnerId,
+    ApiKeyId, CampaignId, CampaignVersionId, ChannelConfigurationId, EventId, ExecutionId, MessageKey, OwnerId, ReplayId,
     SandboxId, Shard, WebhookId,
 };
+use model::replay::Replay;
 use model::tenancy::{ApiKey, AuditEntry, Organization, Sandbox};
 use model::webhook::Webhook;
 use std::time::Duration;
-use work::{AcceptError, Accepted, Due, Finish, Finished, Lease, LiveVersion, NewExecution, Record, Recorded};
+use work::{
+    AcceptError, Accepted, Due, Finish, Finished, Lease, LiveVersion, NewExecution, Record, Recorded, ReplayStep,
+    ReplayStepped, RunningReplay,
+};
 
 /// What keeps a store from doing what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -247,6 +251,23 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     async fn update_campaign(&self, campaign: Campaign, audit: AuditEntry) -> Result<()>;
     /// Deletes a campaign that was never live.
     async fn delete_campaign(&self, edit: Edit<CampaignId>, audit: AuditEntry) -> Result<()>;
+
+    // ---- replays ----
+
+    /// Makes a replay of what the sandbox's feed holds by now. Refused where the sandbox has no webhook, or a replay that
+    /// has not ended. `replay`'s progress is the store's to fill.
+    async fn create_replay(&self, replay: Replay, audit: AuditEntry) -> Result<Replay>;
+    /// One replay.
+    async fn replay(&self, sandbox: SandboxId, id: ReplayId) -> Result<Replay>;
+    /// The replays of a sandbox, the newest first.
+    async fn replays(&self, sandbox: SandboxId, page: Page) -> Result<Listed<Replay>>;
+    /// Ends a replay: it makes no further event due.
+    async fn cancel_replay(&self, edit: Edit<ReplayId>, stamp: (Timestamp, String), audit: AuditEntry) -> Result<Replay>;
+    /// The replays that have not ended.
+    async fn running_replays(&self) -> Result<Vec<RunningReplay>>;
+    /// Looks at a bounded part of the feed and makes what is chosen there due again, in one transaction with the
+    /// replay's progress: however often it is broken off, each event is replayed once.
+    async fn replay_step(&self, step: ReplayStep) -> Result<ReplayStepped>;
 
     // ---- upkeep ----
 

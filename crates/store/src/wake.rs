@@ -29,6 +29,8 @@ pub enum Hint {
     Webhook(SandboxId),
     /// All deliveries of the sandbox's webhook were made due, and are to go out at once.
     Drain(SandboxId),
+    /// A replay was made.
+    Replay,
     /// The channel configuration was changed or deleted.
     Channel(ChannelConfigurationId),
 }

@@ -5,7 +5,7 @@ use model::clock::Timestamp;
 use model::delivery::{Attempt, AttemptDecision, DueDelivery};
 use model::execution::{DueMessage, Personalization, Priority, Recipient};
 use model::ids::{
-    ApiKeyId, CampaignId, CampaignVersionId, ChannelConfigurationId, ExecutionId, MessageKey, SandboxId, Shard,
+    ApiKeyId, CampaignId, CampaignVersionId, ChannelConfigurationId, ExecutionId, MessageKey, ReplayId, SandboxId, Shard,
 };
 use model::outcome::Outcome;
 use std::sync::Arc;
@@ -238,4 +238,45 @@ pub struct LiveVersion {
     pub campaign: CampaignId,
     /// Content, audience and channel configuration.
     pub settings: CampaignSettings,
+}
+
+/// A replay that has not ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunningReplay {
+    /// Its id.
+    pub id: ReplayId,
+    /// Its sandbox.
+    pub sandbox: SandboxId,
+    /// The sandbox's shard: only the shard's owner works on it.
+    pub shard: Shard,
+    /// The most events a second.
+    pub per_second: u32,
+}
+
+/// A step of a replay.
+#[derive(Clone, Copy, Debug)]
+pub struct ReplayStep {
+    /// The replay.
+    pub id: ReplayId,
+    /// Its sandbox.
+    pub sandbox: SandboxId,
+    /// The lease under which it is made.
+    pub lease: Lease,
+    /// How many events may become due with it.
+    pub most: usize,
+    /// With this many whose deliveries have not ended, none is added.
+    pub most_open: usize,
+    /// Now.
+    pub now: Timestamp,
+}
+
+/// What came of a step of a replay.
+#[derive(Clone, Debug, Default)]
+pub struct ReplayStepped {
+    /// Whether there is more to do.
+    pub running: bool,
+    /// Deliveries that became due with it, for the owner.
+    pub due: Vec<DueDelivery>,
+    /// How many events were made due, those too that wait behind another of their message.
+    pub replayed: usize,
 }

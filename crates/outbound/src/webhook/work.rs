@@ -42,6 +42,9 @@ const GRACE: Duration = LONGEST_PAUSE;
 /// After a 410 nothing more goes out until it is written down and the webhook read anew.
 const GONE_PAUSE: Duration = Duration::from_secs(1);
 
+/// The header that tells a replay from the delivery before it.
+const REPLAY_MARK: &str = "esito-replay";
+
 /// A webhook with its connections. A webhook whose settings do not work has the reason instead.
 #[derive(Debug)]
 pub struct WebhookTarget {
@@ -194,7 +197,9 @@ impl WebhookWork {
         let id = row.event.key.id().to_string();
         match &target.endpoint {
             Ok(endpoint) => {
-                let post = Post { id: &id, body: Bytes::from(row.event.body()), marks: &[] };
+                let replay = row.replay.map(|replay| [(REPLAY_MARK, replay.to_string())]);
+                let marks = replay.as_ref().map_or(&[][..], |mark| &mark[..]);
+                let post = Post { id: &id, body: Bytes::from(row.event.body()), marks };
                 endpoint.post(post, &*self.clock).await
             }
             Err(error) => Reply::failed(self.clock.now(), Duration::ZERO, error.clone()),

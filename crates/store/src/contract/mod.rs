@@ -15,6 +15,7 @@ pub mod fixtures;
 pub mod order;
 pub mod ownership;
 pub mod record;
+pub mod replay;
 pub mod resources;
 pub mod secrets;
 pub mod world;
@@ -132,6 +133,18 @@ macro_rules! contract_suite {
                 a_lease_holds_for_its_own_shard_only,
                 released_shards_are_free,
                 a_reopen_frees_the_shards_and_raises_their_epochs;
+            replay:
+                what_has_ended_becomes_due_again_in_the_order_of_the_feed,
+                a_replay_keeps_to_its_filter,
+                a_replay_keeps_the_order_in_a_message,
+                a_replay_broken_off_goes_on_and_replays_each_event_once,
+                steps_at_the_same_time_replay_each_event_once,
+                with_many_open_a_replay_waits,
+                an_owner_that_lost_its_lease_replays_nothing,
+                a_cancelled_replay_makes_nothing_due,
+                a_sandbox_replays_once_at_a_time_and_to_a_webhook,
+                what_no_webhook_wants_is_left_alone,
+                a_rare_event_is_found_among_many;
             admin:
                 organizations_and_sandboxes_are_unique_and_listed,
                 a_key_is_found_by_its_hash_until_it_is_revoked_or_ends,
@@ -183,6 +196,7 @@ mod tests {
             include_str!("order.rs"),
             include_str!("ownership.rs"),
             include_str!("record.rs"),
+            include_str!("replay.rs"),
             include_str!("resources.rs"),
             include_str!("secrets.rs"),
         ];

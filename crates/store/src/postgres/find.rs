@@ -11,12 +11,14 @@ use crate::StoreError;
 use crate::lookup::{
     DeliveryFilter, EventFilter, EventView, ExecutionFilter, ExecutionView, Listed, MessageFilter, MessageView, Page,
 };
+use crate::shared::replaying::{WINDOW, WINDOWS};
 use crate::shared::listing::{cut, delivery_view, message_in, number_in, shown_as};
 use crate::shared::rows::{EventRow, MessageRow, status_code};
 use model::clock::Timestamp;
 use model::delivery::{Attempt, StoredDelivery};
 use model::execution::Recipient;
 use model::ids::{EventId, ExecutionId, MessageKey, SandboxId};
+use model::replay::ReplayProgress;
 use model::webhook::Channel;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -134,6 +136,11 @@ pub(super) async fn events_from(session: &Session, sbx: i64, latest: &[i64]) -> 
     let rows = session.query(CHAINS, &[&sbx, &latest]).await?;
     rows.iter().map(|row| read_event(row, 0)).collect()
 }
+
+const WINDOW_END: &str =
+    "SELECT seq FROM event WHERE sbx = $1 AND seq > $2 AND seq <= $3 ORDER BY seq LIMIT 1 OFFSET $4";
+#[allow(clippy::cast_possible_wrap)]
+const WINDOW_OFFSET: i64 = WINDOW as i64 - 1;
 
 type Found = (EventRow, Arc<Recipient>);
 
@@ -337,6 +344,41 @@ impl Finder<'_> {
         let mut conditions = event_conditions(sbx, &filter.event);
         conditions.plain(shown_as(filter.state, held));
         self.newest_events(sbx, conditions, page, held).await
+    }
+
+    /// Up to `limit` events for a replay, in the order of the feed from its position on, and how far was looked.
+    pub async fn chosen(
+        &self,
+        filter: &DeliveryFilter,
+        progress: &ReplayProgress,
+        limit: usize,
+    ) -> Done<(Vec<i64>, i64)> {
+        let sbx = self.sbx(filter.event.sandbox).await?;
+        let held = is_held(self.session, sbx).await?;
+        let mut position = progress.position;
+        for _ in 0..WINDOWS {
+            let window = self.session.query_opt(WINDOW_END, &[&sbx, &position, &progress.until, &WINDOW_OFFSET]).await?;
+            let window: i64 = window.as_ref().map_or(Ok(progress.until), |row| col(row, 0))?;
+            let mut conditions = event_conditions(sbx, &filter.event);
+            if filter.state.is_some() {
+                conditions.plain(shown_as(filter.state, held));
+            }
+            conditions.and("v.seq > ?", position, Type::INT8);
+            conditions.and("v.seq <= ?", window, Type::INT8);
+            let sql = format!(
+                "SELECT v.seq FROM event v JOIN execution e ON e.sbx = v.sbx AND e.exec = v.exec \
+                 JOIN message m ON m.sbx = v.sbx AND m.exec = v.exec AND m.ord = v.ord \
+                 WHERE {} ORDER BY v.seq LIMIT {limit}",
+                conditions.sql
+            );
+            let rows = conditions.rows(self.session, &sql).await?;
+            let chosen = rows.iter().map(|row| col(row, 0)).collect::<Done<Vec<i64>>>()?;
+            position = chosen.last().copied().filter(|_| chosen.len() == limit).unwrap_or(window);
+            if !chosen.is_empty() || position >= progress.until {
+                return Ok((chosen, position));
+            }
+        }
+        Ok((Vec::new(), position))
     }
 
     pub async fn attempts(&self, sandbox: SandboxId, id: EventId) -> Done<Vec<Attempt>> {

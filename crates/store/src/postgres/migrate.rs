@@ -12,8 +12,10 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: &[Migration] =
-    &[Migration { version: 1, name: "first", sql: include_str!("migrations/0001_first.sql") }];
+const MIGRATIONS: &[Migration] = &[
+    Migration { version: 1, name: "first", sql: include_str!("migrations/0001_first.sql") },
+    Migration { version: 2, name: "replay", sql: include_str!("migrations/0002_replay.sql") },
+];
 
 /// Locks others out until the end of the transaction; the numbers are Esito's own ("esito", "schema").
 const LOCK: &str = "SELECT pg_advisory_xact_lock(1702062452, 1935894893)";

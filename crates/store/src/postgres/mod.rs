@@ -34,6 +34,7 @@ mod lane;
 mod migrate;
 mod pool;
 mod record;
+mod replay;
 mod resources;
 mod rows;
 mod session;
@@ -55,7 +56,7 @@ use crate::lookup::{
 use crate::shared::change::{each_done, recorded_at};
 use crate::work::{
     AcceptError, Accepted, Due, DueDeliveries, DueMessages, Finish, Finished, Lease, LiveVersion, NewExecution, Record,
-    Recorded,
+    Recorded, ReplayStep, ReplayStepped, RunningReplay,
 };
 use crate::{Result, Store, StoreError, Use};
 use accept::Accepting;
@@ -69,9 +70,10 @@ use model::campaign::Campaign;
 use model::channel::ChannelConfiguration;
 use model::clock::Timestamp;
 use model::ids::{
-    ApiKeyId, CampaignId, CampaignVersionId, ChannelConfigurationId, EventId, ExecutionId, MessageKey, OwnerId,
+    ApiKeyId, CampaignId, CampaignVersionId, ChannelConfigurationId, EventId, ExecutionId, MessageKey, OwnerId, ReplayId,
     SandboxId, Shard, WebhookId,
 };
+use model::replay::Replay;
 use model::tenancy::{ApiKey, AuditEntry, Organization, Sandbox};
 use model::webhook::Webhook;
 use pool::{Pool, lookup, unit};
@@ -530,6 +532,39 @@ impl Store for PostgresStore {
 
     async fn delete_campaign(&self, edit: Edit<CampaignId>, audit: AuditEntry) -> Result<()> {
         unit!(self.writers, |session| resources::delete_campaign(session, edit, &audit))
+    }
+
+    async fn create_replay(&self, replay: Replay, audit: AuditEntry) -> Result<Replay> {
+        unit!(self.writers, |session| replay::create(session, (&self.facts, &self.hooks), &replay, &audit))
+    }
+
+    async fn replay(&self, sandbox: SandboxId, id: ReplayId) -> Result<Replay> {
+        lookup!(self.readers, |session| replay::replay(session, &self.facts, sandbox, id))
+    }
+
+    async fn replays(&self, sandbox: SandboxId, page: Page) -> Result<Listed<Replay>> {
+        lookup!(self.readers, |session| replay::replays(session, &self.facts, sandbox, &page))
+    }
+
+    async fn cancel_replay(&self, edit: Edit<ReplayId>, stamp: (Timestamp, String), audit: AuditEntry) -> Result<Replay> {
+        unit!(self.writers, |session| replay::cancel(session, &self.facts, edit, (stamp.0, &stamp.1), &audit))
+    }
+
+    async fn running_replays(&self) -> Result<Vec<RunningReplay>> {
+        lookup!(self.readers, |session| replay::running(session, &self.facts))
+    }
+
+    async fn replay_step(&self, step: ReplayStep) -> Result<ReplayStepped> {
+        let seen = lookup!(self.readers, |session| async {
+            replay::look(&Finder { session, facts: &self.facts }, &step).await
+        })?;
+        match seen {
+            Some(seen) if seen.is_news() => {
+                unit!(self.writers, |session| replay::take(session, (&self.facts, &self.hooks), &step, &seen))
+            }
+            Some(_) => Ok(ReplayStepped { running: true, ..ReplayStepped::default() }),
+            None => Ok(ReplayStepped::default()),
+        }
     }
 
     async fn ping(&self) -> Result<()> {

@@ -6,7 +6,7 @@ use crate::shared::rows::{EventRow, MessageRow, from_json, payload_from, verdict
 use model::clock::Timestamp;
 use model::delivery::{Attempt, AttemptError, StoredDelivery};
 use model::execution::Recipient;
-use model::ids::{EventKey, ExecutionId, MessageKey};
+use model::ids::{EventKey, ExecutionId, MessageKey, ReplayId};
 use model::message::{MessageState, Progress};
 use model::outcome::Outcome;
 use serde::de::DeserializeOwned;
@@ -113,13 +113,13 @@ macro_rules! event_columns {
     () => {
         "v.seq, v.exec, v.ord, v.n, v.prev, v.status, v.occurred_at, v.recorded_at, v.retry_count, v.payload, \
          v.response_code, v.response_ms, v.encoding, v.parts, v.why, v.delivery, v.failures, v.first_due, v.due_at, \
-         v.ended_at"
+         v.ended_at, v.replay"
     };
 }
 pub(super) use event_columns;
 
 /// How many these are.
-pub(super) const EVENT_COLUMNS: usize = 20;
+pub(super) const EVENT_COLUMNS: usize = 21;
 
 /// Reads an event from the columns from `first` on.
 pub(super) fn read_event(row: &Row, first: usize) -> Done<EventRow> {
@@ -143,6 +143,7 @@ pub(super) fn read_event(row: &Row, first: usize) -> Done<EventRow> {
         first_due: moment(row, first + 17)?,
         due_at: moment(row, first + 18)?,
         ended_at: moment(row, first + 19)?,
+        replay: col::<Option<uuid::Uuid>>(row, first + 20)?.map(ReplayId),
     })
 }
 

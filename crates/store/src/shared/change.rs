@@ -151,7 +151,7 @@ impl NewEvent {
     /// Its delivery, if it is due.
     pub fn into_due(self, sequence: i64) -> Option<DueDelivery> {
         let (due_at, first_due) = (self.due_at()?, self.first_due?);
-        Some(DueDelivery { sequence, event: Arc::new(self.event), failures: 0, first_due, due_at })
+        Some(DueDelivery { sequence, event: Arc::new(self.event), failures: 0, first_due, due_at, replay: None })
     }
 }
 

@@ -4,5 +4,6 @@ pub mod accepting;
 pub mod change;
 pub mod facts;
 pub mod listing;
+pub mod replaying;
 pub mod rows;
 pub mod sealing;

@@ -6,7 +6,7 @@ use model::clock::Timestamp;
 use model::delivery::{DueDelivery, StoredDelivery};
 use model::execution::{DueMessage, ExecutionFacts, Personalization, Recipient};
 use model::feedback::{FeedbackEvent, Tenant};
-use model::ids::{EventKey, MessageKey};
+use model::ids::{EventKey, MessageKey, ReplayId};
 use model::message::{MessageState, Progress};
 use model::outcome::{FeedbackStatus, Outcome, Verdict};
 use model::webhook::Payload;
@@ -135,6 +135,7 @@ pub struct EventRow {
     pub first_due: Option<Timestamp>,
     pub due_at: Option<Timestamp>,
     pub ended_at: Option<Timestamp>,
+    pub replay: Option<ReplayId>,
 }
 
 impl EventRow {
@@ -165,17 +166,18 @@ pub struct ToDue {
     failures: u32,
     first_due: Timestamp,
     due_at: Timestamp,
+    replay: Option<ReplayId>,
 }
 
 impl ToDue {
     pub fn of(row: &EventRow) -> Self {
         let due_at = row.due_at.unwrap_or(row.recorded_at);
         let first_due = row.first_due.unwrap_or(due_at);
-        Self { sequence: row.sequence, failures: row.failures, first_due, due_at }
+        Self { sequence: row.sequence, failures: row.failures, first_due, due_at, replay: row.replay }
     }
 
     pub fn with(self, event: FeedbackEvent) -> DueDelivery {
-        let Self { sequence, failures, first_due, due_at } = self;
-        DueDelivery { sequence, event: Arc::new(event), failures, first_due, due_at }
+        let Self { sequence, failures, first_due, due_at, replay } = self;
+        DueDelivery { sequence, event: Arc::new(event), failures, first_due, due_at, replay }
     }
 }

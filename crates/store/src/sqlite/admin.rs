@@ -21,7 +21,7 @@ use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 use std::sync::Arc;
 
 /// A page of rows of `sql`, which ends in a `WHERE` clause and is ordered by the text or blob column `key`.
-fn page<T>(
+pub(super) fn page<T>(
     connection: &Connection,
     sql: &str,
     key: &str,

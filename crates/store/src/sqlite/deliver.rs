@@ -3,7 +3,7 @@
 use super::facts::Facts;
 use super::record::{holds, promote_next};
 use super::rows::{
-    EVENT_COLUMNS, MESSAGE_COLUMNS, find_event, find_message, into_event, into_event_for, read_event, read_message,
+    EVENT_COLUMNS, EVENT_WIDTH, MESSAGE_COLUMNS, find_event, find_message, into_event, into_event_for, read_event, read_message,
 };
 use super::writer::Tx;
 #[cfg(feature = "planted-bugs")]
@@ -47,7 +47,7 @@ pub(super) fn due_deliveries(
     let mut rows = query.query((sbx, now.millis(), limit))?;
     let mut deliveries = Vec::new();
     while let Some(row) = rows.next()? {
-        let recipient = super::rows::recipient(row, 20)?;
+        let recipient = super::rows::recipient(row, EVENT_WIDTH)?;
         let row = read_event(row)?;
         let to_due = ToDue::of(&row);
         deliveries.push(to_due.with(into_event_for(recipient, row, connection, facts, sbx)?));
@@ -278,7 +278,7 @@ pub(super) fn retry(tx: &mut Tx<'_>, sandbox: SandboxId, id: EventId, now: Times
     let due_at = again.due_at.map(Timestamp::millis);
     // Later events may wait for this one by now, or it for a later one.
     tx.connection.execute(
-        "UPDATE event SET delivery = ?3, due_at = ?4, first_due = ?5, ended_at = NULL, followed = 1 \
+        "UPDATE event SET delivery = ?3, due_at = ?4, first_due = ?5, ended_at = NULL, followed = 1, replay = NULL \
          WHERE sbx = ?1 AND seq = ?2",
         (sandbox.sbx, row.sequence, again.delivery.code(), due_at, again.first_due.millis()),
     )?;
@@ -303,7 +303,7 @@ fn under_way_beside(tx: &Tx<'_>, sbx: i64, row: &EventRow) -> Result<Option<i64>
 }
 
 /// Moves the attempt that succeeded from the event's row to the others, before the delivery starts again.
-fn keep_success(tx: &Tx<'_>, sbx: i64, sequence: i64) -> Result<()> {
+pub(super) fn keep_success(tx: &Tx<'_>, sbx: i64, sequence: i64) -> Result<()> {
     tx.connection.execute(
         "INSERT INTO attempt (sbx, seq, n, at, ms, status, excerpt) SELECT sbx, seq, \
          coalesce((SELECT max(n) FROM attempt WHERE sbx = ?1 AND seq = ?2), 0) + 1, \

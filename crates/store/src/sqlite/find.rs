@@ -6,12 +6,14 @@ use super::rows::{EVENT_COLUMNS, MESSAGE_COLUMNS, find_event, find_message, into
 use crate::lookup::{
     DeliveryFilter, EventFilter, EventView, ExecutionFilter, ExecutionView, Listed, MessageFilter, MessageView, Page,
 };
+use crate::shared::replaying::{WINDOW, WINDOWS};
 use crate::shared::listing::{cut, delivery_view, message_in, number_in, shown_as};
 use crate::shared::rows::{EventRow, MessageRow, status_code};
 use crate::{Result, StoreError};
 use model::clock::Timestamp;
 use model::delivery::{Attempt, AttemptError, StoredDelivery};
 use model::ids::{EventId, ExecutionId, MessageKey, SandboxId};
+use model::replay::ReplayProgress;
 use model::webhook::Channel;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, params_from_iter};
@@ -254,6 +256,46 @@ impl Finder<'_> {
         let mut conditions = self.event_conditions(sbx, &filter.event);
         conditions.plain(shown_as(filter.state, held));
         self.newest_events(sbx, conditions, page)
+    }
+
+    /// Up to `limit` events for a replay, in the order of the feed from its position on, and how far was looked.
+    pub fn chosen(
+        &self,
+        filter: &DeliveryFilter,
+        progress: &ReplayProgress,
+        limit: usize,
+    ) -> Result<(Vec<i64>, i64)> {
+        let sbx = self.sbx(filter.event.sandbox)?;
+        let held = self.is_held(sbx)?;
+        let mut end = self.connection.prepare_cached(
+            "SELECT seq FROM event WHERE sbx = ?1 AND seq > ?2 AND seq <= ?3 ORDER BY seq LIMIT 1 OFFSET ?4",
+        )?;
+        let mut position = progress.position;
+        for _ in 0..WINDOWS {
+            let values = (sbx, position, progress.until, WINDOW - 1);
+            let window: Option<i64> = end.query_row(values, |row| row.get(0)).optional()?;
+            let window = window.unwrap_or(progress.until);
+            let mut conditions = self.event_conditions(sbx, &filter.event);
+            if filter.state.is_some() {
+                conditions.plain(shown_as(filter.state, held));
+            }
+            conditions.and("v.seq > ?", position);
+            conditions.and("v.seq <= ?", window);
+            let sql = format!(
+                "SELECT v.seq FROM event v JOIN execution e ON e.sbx = v.sbx AND e.exec = v.exec \
+                 WHERE {} ORDER BY v.seq LIMIT {limit}",
+                conditions.sql
+            );
+            let mut query = self.connection.prepare_cached(&sql)?;
+            let chosen = query
+                .query_map(params_from_iter(conditions.values), |row| row.get(0))?
+                .collect::<rusqlite::Result<Vec<i64>>>()?;
+            position = chosen.last().copied().filter(|_| chosen.len() == limit).unwrap_or(window);
+            if !chosen.is_empty() || position >= progress.until {
+                return Ok((chosen, position));
+            }
+        }
+        Ok((Vec::new(), position))
     }
 
     pub fn attempts(&self, sandbox: SandboxId, id: EventId) -> Result<Vec<Attempt>> {

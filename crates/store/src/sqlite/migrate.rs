@@ -12,8 +12,10 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: &[Migration] =
-    &[Migration { version: 1, name: "first", sql: include_str!("migrations/0001_first.sql") }];
+const MIGRATIONS: &[Migration] = &[
+    Migration { version: 1, name: "first", sql: include_str!("migrations/0001_first.sql") },
+    Migration { version: 2, name: "replay", sql: include_str!("migrations/0002_replay.sql") },
+];
 
 fn checksum(sql: &str) -> Vec<u8> {
     digest(&SHA256, sql.as_bytes()).as_ref().to_vec()

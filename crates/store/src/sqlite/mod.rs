@@ -12,6 +12,7 @@ mod find;
 mod migrate;
 mod readers;
 mod record;
+mod replay;
 mod rows;
 mod shards;
 #[cfg(test)]
@@ -26,7 +27,7 @@ use crate::lookup::{
 use crate::shared::change::{each_done, recorded_at};
 use crate::work::{
     AcceptError, Accepted, Due, DueDeliveries, DueMessages, Finish, Finished, Lease, LiveVersion, NewExecution, Record,
-    Recorded,
+    Recorded, ReplayStep, ReplayStepped, RunningReplay,
 };
 use crate::{Result, Store, StoreError, Use};
 use async_trait::async_trait;
@@ -36,9 +37,10 @@ use model::campaign::Campaign;
 use model::channel::ChannelConfiguration;
 use model::clock::Timestamp;
 use model::ids::{
-    ApiKeyId, CampaignId, CampaignVersionId, ChannelConfigurationId, EventId, ExecutionId, MessageKey, OwnerId,
+    ApiKeyId, CampaignId, CampaignVersionId, ChannelConfigurationId, EventId, ExecutionId, MessageKey, OwnerId, ReplayId,
     SandboxId, Shard, WebhookId,
 };
+use model::replay::Replay;
 use model::tenancy::{ApiKey, AuditEntry, Organization, Sandbox};
 use model::webhook::Webhook;
 use readers::{Place, Readers};
@@ -581,6 +583,37 @@ impl Store for SqliteStore {
 
     async fn delete_campaign(&self, edit: Edit<CampaignId>, audit: AuditEntry) -> Result<()> {
         self.write(move |tx| admin::delete_campaign(tx, edit, &audit)).await
+    }
+
+    async fn create_replay(&self, replay: Replay, audit: AuditEntry) -> Result<Replay> {
+        self.write(move |tx| replay::create(tx, replay, &audit)).await
+    }
+
+    async fn replay(&self, sandbox: SandboxId, id: ReplayId) -> Result<Replay> {
+        let facts = Arc::clone(&self.facts);
+        self.read(move |connection| replay::replay(connection, &facts, sandbox, id)).await
+    }
+
+    async fn replays(&self, sandbox: SandboxId, page: Page) -> Result<Listed<Replay>> {
+        let facts = Arc::clone(&self.facts);
+        self.read(move |connection| replay::replays(connection, &facts, sandbox, &page)).await
+    }
+
+    async fn cancel_replay(&self, edit: Edit<ReplayId>, stamp: (Timestamp, String), audit: AuditEntry) -> Result<Replay> {
+        self.write(move |tx| replay::cancel(tx, edit, (stamp.0, &stamp.1), &audit)).await
+    }
+
+    async fn running_replays(&self) -> Result<Vec<RunningReplay>> {
+        let facts = Arc::clone(&self.facts);
+        self.read(move |connection| replay::running(connection, &facts)).await
+    }
+
+    async fn replay_step(&self, step: ReplayStep) -> Result<ReplayStepped> {
+        match self.find(move |finder| replay::look(&finder, &step)).await? {
+            Some(seen) if seen.is_news() => self.write(move |tx| replay::take(tx, &step, seen)).await,
+            Some(_) => Ok(ReplayStepped { running: true, ..ReplayStepped::default() }),
+            None => Ok(ReplayStepped::default()),
+        }
     }
 
     async fn ping(&self) -> Result<()> {

@@ -7,7 +7,7 @@ use model::clock::Timestamp;
 use model::delivery::StoredDelivery;
 use model::execution::Recipient;
 use model::feedback::FeedbackEvent;
-use model::ids::{EventKey, ExecutionId, MessageKey};
+use model::ids::{EventKey, ExecutionId, MessageKey, ReplayId};
 use model::message::{MessageState, Progress};
 use model::outcome::Outcome;
 use rusqlite::types::Type;
@@ -96,7 +96,10 @@ pub(super) fn find_message(connection: &Connection, sbx: i64, key: MessageKey) -
 /// The columns of an event, in the order that [`read_event`] expects.
 pub(super) const EVENT_COLUMNS: &str = "v.seq, v.exec, v.ord, v.n, v.prev, v.status, v.occurred_at, v.recorded_at, \
      v.retry_count, v.payload, v.response_code, v.response_ms, v.encoding, v.parts, v.why, v.delivery, v.failures, \
-     v.first_due, v.due_at, v.ended_at";
+     v.first_due, v.due_at, v.ended_at, v.replay";
+
+/// How many these are.
+pub(super) const EVENT_WIDTH: usize = 21;
 
 pub(super) fn read_event(row: &Row<'_>) -> rusqlite::Result<EventRow> {
     let why = row.get_ref(14)?.as_str_or_null().map_err(|_| unreadable(14, "not text"))?;
@@ -122,6 +125,7 @@ pub(super) fn read_event(row: &Row<'_>) -> rusqlite::Result<EventRow> {
         first_due: moment(row, 17)?,
         due_at: moment(row, 18)?,
         ended_at: moment(row, 19)?,
+        replay: row.get_ref(20)?.as_blob_or_null().ok().flatten().and_then(ReplayId::from_bytes),
     })
 }
 
