@@ -118,7 +118,7 @@ async fn check(world: &World, process: &ProcessState, received: &Received, tenan
         check_body(received, event),
         check_webhook(world, received),
         check_owner(world, process, received, tenant),
-        check_order(world, &view, key),
+        check_order(world, received, &view, key),
         check_state(world, process, received, event),
         check_pace(world, process, received),
         check_pause(world, process, received),
@@ -147,9 +147,10 @@ fn check_owner(world: &World, process: &ProcessState, received: &Received, tenan
     is_late.then(|| format!("the attempt began although process {} owns the shard", owner.process))
 }
 
-/// Every earlier event of the message has ended. A delivery that was ended and retried by hand has had its turn.
-fn check_order(world: &World, message: &MessageView, key: EventKey) -> Option<String> {
-    if world.ledger(|ledger| ledger.retried.contains(&key.message)) {
+/// Every earlier event of the message has ended. A delivery that was ended and retried by hand or
+/// replayed has had its turn.
+fn check_order(world: &World, received: &Received, message: &MessageView, key: EventKey) -> Option<String> {
+    if world.ledger(|ledger| ledger.comes_again(received.sandbox, key.message)) {
         return None;
     }
     let is_open = |delivery: &DeliveryView| {
@@ -185,7 +186,7 @@ fn check_pace(world: &World, process: &ProcessState, received: &Received) -> Opt
     world.ledger(|ledger| {
         let last = ledger.arrivals.get(&received.event)?.last()?;
         // By hand, or because what came of the last attempt was lost with its process, it may be tried at once.
-        let is_free = ledger.retried.contains(&key.message)
+        let is_free = ledger.comes_again(received.sandbox, key.message)
             || ledger.drained.contains(&received.sandbox)
             || last.upsets != ledger.upsets
             || last.process != process.number

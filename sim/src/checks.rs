@@ -25,6 +25,15 @@ pub async fn unsettled(world: &World, store: &dyn Store, among: Vec<ExecutionId>
     left
 }
 
+/// Whether every replay has ended that can: the deliveries of one whose webhook is held wait with it.
+pub async fn replays_are_over(world: &World, store: &dyn Store) -> bool {
+    let Ok(running) = store.running_replays().await else { return false };
+    running.iter().all(|replay| {
+        let place = world.tenants().iter().position(|tenant| tenant.sandbox == replay.sandbox);
+        place.is_some_and(|place| world.plan.sandboxes[place].stays_paused)
+    })
+}
+
 fn execution(world: &World, id: ExecutionId) -> Option<(Execution, &Tenant)> {
     let execution = world.ledger(|ledger| ledger.executions.get(&id).cloned())?;
     let tenant = world.tenants().get(execution.sandbox)?;
@@ -54,6 +63,9 @@ pub async fn check(world: &World, store: &dyn Store) {
             Ok(view) => check_execution(world, &execution, &view),
             Err(error) => world.violation(format!("{id} was acknowledged and is not there: {error}")),
         }
+    }
+    if !replays_are_over(world, store).await {
+        world.violation("a replay does not come to its end".to_owned());
     }
     check_bodies(world);
     check_mailed(world);

@@ -7,8 +7,9 @@ use crate::setup::{audit, webhook};
 use crate::world::{START, Tenant, World, lock};
 use model::clock::Timestamp;
 use model::execution::{Personalization, Priority};
-use model::ids::{ExecutionIds, MessageKey};
-use model::webhook::Webhook;
+use model::ids::{ExecutionIds, MessageKey, ReplayId};
+use model::replay::{Replay, ReplayFilter, ReplayProgress, ReplaySettings, ReplayState};
+use model::webhook::{Stamps, Webhook};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -131,6 +132,7 @@ impl Client {
             Action::Create(number) => self.create(process, number).await,
             Action::Cancel(sandbox) => self.cancel(process, sandbox).await,
             Action::Retry(sandbox) => self.retry(process, sandbox).await,
+            Action::Replay(sandbox) => self.replay(process, sandbox).await,
             Action::Drain(sandbox) => self.drain(process, sandbox).await,
             Action::PauseChannels(sandbox) => self.pause_channels(process, sandbox, true).await,
             Action::ResumeChannels(sandbox) => self.pause_channels(process, sandbox, false).await,
@@ -325,6 +327,28 @@ impl Client {
             process.store.retry_delivery(tenant.sandbox, id, self.world.now(), audit(&self.world, "delivery"));
         let answer = process.ask(retried).await;
         self.hint(&Hint::Deliveries { sandbox: tenant.sandbox, due: Vec::new() });
+        matches!(answer, Some(Ok(_) | Err(StoreError::Conflict(_))))
+    }
+
+    /// Replays everything. Where another replay runs, or there is no webhook, there is nothing to do.
+    async fn replay(&self, process: &Process, sandbox: usize) -> bool {
+        let tenant = self.tenant(sandbox);
+        let now = self.world.now();
+        let replay = Replay {
+            id: ReplayId::new(now, &*self.world.entropy),
+            sandbox: tenant.sandbox,
+            settings: ReplaySettings { filter: ReplayFilter::default(), per_second: 50 },
+            state: ReplayState::Running,
+            reason: None,
+            progress: ReplayProgress::default(),
+            ended_at: None,
+            stamps: Stamps::new(now, "sim"),
+        };
+        // An event that has ended may come again, at once and in whatever turn it then has.
+        self.world.ledger(|ledger| ledger.replayed.insert(sandbox));
+        let created = process.store.create_replay(replay, audit(&self.world, "replay"));
+        let answer = process.ask(created).await;
+        self.hint(&Hint::Replay);
         matches!(answer, Some(Ok(_) | Err(StoreError::Conflict(_))))
     }
 

@@ -18,6 +18,8 @@ pub struct Ledger {
     pub cancel_asked: BTreeSet<EventId>,
     /// Messages with a delivery that somebody asked to retry.
     pub retried: BTreeSet<MessageKey>,
+    /// Sandboxes whose events are replayed.
+    pub replayed: BTreeSet<usize>,
     /// What came in at endpoints.
     pub arrivals: BTreeMap<EventId, Vec<Arrival>>,
     /// The requests of each process to each webhook.
@@ -130,6 +132,11 @@ pub struct Owner {
 }
 
 impl Ledger {
+    /// Whether an event of this message that has ended may come again.
+    pub fn comes_again(&self, sandbox: usize, message: MessageKey) -> bool {
+        self.replayed.contains(&sandbox) || self.retried.contains(&message)
+    }
+
     /// An empty ledger.
     pub fn new(webhooks: usize) -> Self {
         Self {
@@ -138,6 +145,7 @@ impl Ledger {
             webhooks: vec![WebhookLife::default(); webhooks],
             cancel_asked: BTreeSet::new(),
             retried: BTreeSet::new(),
+            replayed: BTreeSet::new(),
             arrivals: BTreeMap::new(),
             load: BTreeMap::new(),
             openings: BTreeMap::new(),

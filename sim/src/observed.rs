@@ -9,8 +9,9 @@ use model::channel::ChannelConfiguration;
 use model::clock::Timestamp;
 use model::ids::{
     ApiKeyId, CampaignId, CampaignVersionId, ChannelConfigurationId, EventId, ExecutionId, MessageKey, OwnerId,
-    SandboxId, Shard, WebhookId,
+    ReplayId, SandboxId, Shard, WebhookId,
 };
+use model::replay::Replay;
 use model::tenancy::{ApiKey, AuditEntry, Organization, Sandbox};
 use model::webhook::Webhook;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use store::lookup::{
 };
 use store::work::{
     AcceptError, Accepted, Due, DueDeliveries, DueMessages, Finish, Finished, Lease, LiveVersion, NewExecution, Record,
-    Recorded,
+    Recorded, ReplayStep, ReplayStepped, RunningReplay,
 };
 use store::{Result, Store};
 
@@ -135,6 +136,15 @@ macro_rules! observed {
                 Ok(finished)
             }
 
+            async fn replay_step(&self, step: ReplayStep) -> Result<ReplayStepped> {
+                self.take_time().await;
+                let stale = self.stale([Some(step.lease)]);
+                let stepped = self.inner.replay_step(step).await?;
+                self.check_refused("step of a replay", &stale, std::iter::once(stepped.replayed > 0));
+                self.take_time().await;
+                Ok(stepped)
+            }
+
             async fn close(&self) {
                 self.inner.close().await;
             }
@@ -199,5 +209,10 @@ observed! {
     async fn campaigns(sandbox: SandboxId, page: Page) -> Result<Listed<Campaign>>;
     async fn update_campaign(campaign: Campaign, audit: AuditEntry) -> Result<()>;
     async fn delete_campaign(edit: Edit<CampaignId>, audit: AuditEntry) -> Result<()>;
+    async fn create_replay(replay: Replay, audit: AuditEntry) -> Result<Replay>;
+    async fn replay(sandbox: SandboxId, id: ReplayId) -> Result<Replay>;
+    async fn replays(sandbox: SandboxId, page: Page) -> Result<Listed<Replay>>;
+    async fn cancel_replay(edit: Edit<ReplayId>, stamp: (Timestamp, String), audit: AuditEntry) -> Result<Replay>;
+    async fn running_replays() -> Result<Vec<RunningReplay>>;
     async fn ping() -> Result<()>;
 }

@@ -77,6 +77,8 @@ pub enum Action {
     Cancel(usize),
     /// A delivery is retried by hand.
     Retry(usize),
+    /// All that the sandbox has recorded is replayed.
+    Replay(usize),
     /// What waits is made due at once.
     Drain(usize),
     /// Sending is paused.
@@ -208,7 +210,7 @@ fn operate(
         let sandbox = rng.place(sandboxes);
         let at = rng.millis(0, millis(length));
         let later = at + rng.millis(10, 40_000);
-        match rng.between(0, 8) {
+        match rng.between(0, 9) {
             0 | 1 => actions.extend([(at, Action::Pause(sandbox)), (later, Action::Resume(sandbox))]),
             2 => {
                 let number = webhooks.len();
@@ -218,6 +220,7 @@ fn operate(
             3 | 4 => actions.push((at, Action::Cancel(sandbox))),
             5 => actions.push((at, Action::Retry(sandbox))),
             6 => actions.push((at, Action::Drain(sandbox))),
+            7 => actions.push((at, Action::Replay(sandbox))),
             _ => actions.extend([(at, Action::PauseChannels(sandbox)), (later, Action::ResumeChannels(sandbox))]),
         }
     }

@@ -228,11 +228,12 @@ impl Run {
         let deadline = tokio::time::Instant::now() + LONGEST_END;
         loop {
             left = checks::unsettled(&self.world, store, left).await;
+            let is_over = left.is_empty() && checks::replays_are_over(&self.world, store).await;
             if tokio::time::Instant::now() >= deadline || self.world.is_violated() {
                 return;
             }
-            tokio::time::sleep(if left.is_empty() { LAST_WAIT } else { LOOK_EVERY }).await;
-            if left.is_empty() {
+            tokio::time::sleep(if is_over { LAST_WAIT } else { LOOK_EVERY }).await;
+            if is_over {
                 return;
             }
         }

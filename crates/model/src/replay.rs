@@ -21,7 +21,6 @@ pub struct ReplayFilter {
     /// With this requestId.
     pub request_id: Option<String>,
     /// Of this execution.
-    #[schema(value_type = Option<String>)]
     pub execution_id: Option<ExecutionId>,
     /// Of this campaign.
     pub campaign_id: Option<CampaignId>,
@@ -65,6 +64,15 @@ impl ReplaySettings {
         let has_ended = self.filter.state.is_none_or(|state| !open.contains(&state));
         let why = "must be succeeded, exhausted or cancelled: what has not ended is delivered anyway";
         faults.require(has_ended, "$.filter.state", why);
+        for (path, text, most) in [
+            ("$.filter.requestId", &self.filter.request_id, 255),
+            ("$.filter.recipient", &self.filter.recipient, 1_024),
+        ] {
+            let fits =
+                |text: &String| (1..=most).contains(&text.chars().count()) && !text.chars().any(char::is_control);
+            let why = format!("must have 1 to {most} characters, without control characters");
+            faults.require(text.as_ref().is_none_or(fits), path, &why);
+        }
         if let (Some(from), Some(to)) = (self.filter.from, self.filter.to) {
             faults.require(from < to, "$.filter.to", "must be later than from");
         }
@@ -126,9 +134,7 @@ impl ReplayProgress {
             return 1.0;
         }
         // Places encode times in microseconds: what is lost beyond 2^53 nobody sees.
-        #[allow(clippy::cast_precision_loss)]
-        let part = self.position.saturating_sub(self.start).max(0) as f64 / whole as f64;
-        part
+        self.position.saturating_sub(self.start).max(0) as f64 / whole as f64
     }
 
     /// Whether nothing is left to be done.
@@ -173,13 +179,24 @@ mod tests {
         let fine = ReplaySettings { filter: ReplayFilter::default(), per_second: 1 };
         assert!(faults(&fine).is_empty());
         for state in DeliveryState::ALL {
-            let with = ReplaySettings { filter: ReplayFilter { state: Some(state), ..ReplayFilter::default() }, ..fine.clone() };
-            let is_end = [DeliveryState::Succeeded, DeliveryState::Exhausted, DeliveryState::Cancelled].contains(&state);
+            let with = ReplaySettings {
+                filter: ReplayFilter { state: Some(state), ..ReplayFilter::default() },
+                ..fine.clone()
+            };
+            let is_end =
+                [DeliveryState::Succeeded, DeliveryState::Exhausted, DeliveryState::Cancelled].contains(&state);
             assert_eq!(faults(&with).is_empty(), is_end, "{state:?}");
         }
         let (from, to) = (Some(Timestamp(5)), Some(Timestamp(5)));
-        let all_wrong = ReplaySettings { filter: ReplayFilter { from, to, ..ReplayFilter::default() }, per_second: 10_001 };
+        let all_wrong =
+            ReplaySettings { filter: ReplayFilter { from, to, ..ReplayFilter::default() }, per_second: 10_001 };
         assert_eq!(faults(&all_wrong), ["$.perSecond", "$.filter.to"]);
+        for text in ["", "a\0", &"x".repeat(1_025)] {
+            let (request_id, recipient) = (Some(text.to_owned()), Some(text.to_owned()));
+            let filter = ReplayFilter { request_id, recipient, ..ReplayFilter::default() };
+            let found = faults(&ReplaySettings { filter, per_second: 1 });
+            assert_eq!(found, ["$.filter.requestId", "$.filter.recipient"], "{text:?}");
+        }
     }
 
     #[test]

@@ -63,12 +63,10 @@ impl Allowance {
         let saved = (self.per_second * STEP.as_secs_f64() * 2.0).max(1.0);
         self.credit = (self.credit + self.per_second * (now - self.counted).as_secs_f64()).min(saved);
         self.counted = now;
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let whole = self.credit as usize;
         whole.min(MOST)
     }
 
-    #[allow(clippy::cast_precision_loss)]
     fn spend(&mut self, events: usize) {
         self.credit -= events as f64;
     }

@@ -25,8 +25,8 @@ use model::campaign::Campaign;
 use model::channel::ChannelConfiguration;
 use model::clock::Timestamp;
 use model::ids::{
-    ApiKeyId, CampaignId, CampaignVersionId, ChannelConfigurationId, EventId, ExecutionId, MessageKey, OwnerId, ReplayId,
-    SandboxId, Shard, WebhookId,
+    ApiKeyId, CampaignId, CampaignVersionId, ChannelConfigurationId, EventId, ExecutionId, MessageKey, OwnerId,
+    ReplayId, SandboxId, Shard, WebhookId,
 };
 use model::replay::Replay;
 use model::tenancy::{ApiKey, AuditEntry, Organization, Sandbox};
@@ -262,7 +262,12 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// The replays of a sandbox, the newest first.
     async fn replays(&self, sandbox: SandboxId, page: Page) -> Result<Listed<Replay>>;
     /// Ends a replay: it makes no further event due.
-    async fn cancel_replay(&self, edit: Edit<ReplayId>, stamp: (Timestamp, String), audit: AuditEntry) -> Result<Replay>;
+    async fn cancel_replay(
+        &self,
+        edit: Edit<ReplayId>,
+        stamp: (Timestamp, String),
+        audit: AuditEntry,
+    ) -> Result<Replay>;
     /// The replays that have not ended.
     async fn running_replays(&self) -> Result<Vec<RunningReplay>>;
     /// Looks at a bounded part of the feed and makes what is chosen there due again, in one transaction with the

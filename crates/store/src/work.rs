@@ -5,7 +5,8 @@ use model::clock::Timestamp;
 use model::delivery::{Attempt, AttemptDecision, DueDelivery};
 use model::execution::{DueMessage, Personalization, Priority, Recipient};
 use model::ids::{
-    ApiKeyId, CampaignId, CampaignVersionId, ChannelConfigurationId, ExecutionId, MessageKey, ReplayId, SandboxId, Shard,
+    ApiKeyId, CampaignId, CampaignVersionId, ChannelConfigurationId, ExecutionId, MessageKey, ReplayId, SandboxId,
+    Shard,
 };
 use model::outcome::Outcome;
 use std::sync::Arc;

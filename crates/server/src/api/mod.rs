@@ -35,6 +35,7 @@ mod organizations;
 pub mod problem;
 mod query;
 mod recipients;
+mod replays;
 mod sandboxes;
 mod shape;
 mod views;
@@ -166,6 +167,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(lookups::routes())
         .merge(feedback_events::routes())
         .merge(deliveries::routes())
+        .merge(replays::routes())
         .layer(from_fn(carry_through));
     // Executions do without: messages that no driver was told of are found in the store within seconds.
     OpenApiRouter::with_openapi(document::base())

@@ -11,6 +11,7 @@ mod listen;
 mod master_key;
 mod openapi;
 mod receiver;
+mod replay;
 mod send;
 mod serve;
 mod store;
@@ -43,6 +44,8 @@ enum Command {
     Listen(listen::Listen),
     /// Runs an execution
     Send(send::Send),
+    /// Delivers feedback events once more, and shows how far it has come
+    Replay(replay::Replay),
     /// API keys
     #[command(subcommand)]
     ApiKey(ApiKeyCommand),
@@ -113,6 +116,7 @@ pub fn run() -> ExitCode {
         Command::Demo(command) => on_runtime(command.run()),
         Command::Listen(command) => on_runtime(command.run()),
         Command::Send(command) => on_runtime(command.run()),
+        Command::Replay(command) => on_runtime(command.run()),
         Command::ApiKey(ApiKeyCommand::Create(command)) => on_runtime(command.run()),
         Command::Bench(command) => on_runtime(command.run()),
         Command::Openapi => openapi::run(),

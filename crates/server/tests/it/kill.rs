@@ -131,6 +131,7 @@ const DUE: &str = "SELECT count(*) FROM event WHERE delivery = 1";
 impl UnderWay {
     /// As the killed process left it.
     async fn find(backing: &Backing, folder: &Path) -> Self {
+        backing.settle().await;
         match backing {
             Backing::Sqlite => Self::in_copy_of(folder),
             #[cfg(feature = "peers")]
@@ -152,19 +153,9 @@ impl UnderWay {
         Self { handing_over: rows.collect::<Result<_, _>>().unwrap(), due }
     }
 
-    /// Waits until the database has noticed that the process is gone, which may have left a commit on its way. Then its
-    /// leases are made to end, as they would by themselves after half a minute.
     #[cfg(feature = "peers")]
     async fn in_database(database: &store::postgres::throwaway::Database) -> Self {
         let client = database.client().await;
-        let others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() \
-                      AND backend_type = 'client backend'";
-        let gone = || async {
-            let left: i64 = client.query_one(others, &[]).await.unwrap().get(0);
-            (left == 0).then_some(())
-        };
-        crate::support::until("the database to notice", gone).await;
-        client.batch_execute("UPDATE shard SET until = 0").await.unwrap();
         let rows = client.query(HANDING_OVER, &[]).await.unwrap();
         let due: i64 = client.query_one(DUE, &[]).await.unwrap().get(0);
         Self { handing_over: rows.iter().map(|row| row.get(0)).collect(), due: usize::try_from(due).unwrap() }

@@ -24,6 +24,8 @@ mod main_path;
 #[cfg(feature = "peers")]
 mod peers;
 #[cfg(test)]
+mod replays;
+#[cfg(test)]
 mod secrets;
 #[cfg(test)]
 mod support;

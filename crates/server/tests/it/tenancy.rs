@@ -60,6 +60,10 @@ const RIGHTS: &[(&str, &str, &str)] = &[
     // An admin key of the default organization alone.
     ("POST", "/v1/organizations", ""),
     ("GET", "/v1/organizations/{id}", "AOV"),
+    ("GET", "/v1/replays", "AOV"),
+    ("POST", "/v1/replays", "AO"),
+    ("GET", "/v1/replays/{id}", "AOV"),
+    ("POST", "/v1/replays/{id}/cancel", "AO"),
     ("GET", "/v1/sandboxes", "AOV"),
     ("POST", "/v1/sandboxes", "AO"),
 ];
@@ -107,6 +111,11 @@ impl Tenant {
             (event["delivery"]["state"] == "succeeded").then_some(event)
         };
         let event = until("the event to be delivered", rest).await;
+        let nothing = json!({"filter": {"requestId": format!("none-{tag}")}});
+        let replay = text(&admin.post("/v1/replays", &nothing).await.expect(201)["id"]);
+        let path = format!("/v1/replays/{replay}");
+        let ended = async || (admin.get(&path).await.expect(200)["state"] == "completed").then_some(());
+        until("the replay to end", ended).await;
         let sandboxes = admin.get("/v1/sandboxes").await.expect(200);
         let own = sandboxes["items"].as_array().unwrap().iter().find(|one| one["name"] == sandbox).unwrap();
         let ids = BTreeMap::from([
@@ -119,6 +128,7 @@ impl Tenant {
             ("feedback-webhooks", text(&webhook["id"])),
             ("messages", text(&event["messageId"])),
             ("organizations", organization.to_owned()),
+            ("replays", replay),
         ]);
         let url = receiver.url.clone();
         Self { admin, sender, ids, sandbox_id: text(&own["id"]), request_id, address, url }
@@ -154,6 +164,7 @@ impl Tenant {
             }
             ("POST", "/v1/sandboxes") => json!({"imsOrg": organization, "name": "another"}),
             ("POST", "/v1/organizations") => json!({"id": "another@EsitoOrg", "name": "another"}),
+            ("POST", "/v1/replays") => json!({"filter": {"requestId": "none"}}),
             ("POST" | "PUT", "/v1/campaigns" | "/v1/campaigns/{id}") => campaign,
             ("POST" | "PUT", "/v1/channel-configurations" | "/v1/channel-configurations/{id}") => channel,
             ("POST" | "PUT", "/v1/feedback-webhooks" | "/v1/feedback-webhooks/{id}") => webhook,

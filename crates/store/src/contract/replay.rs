@@ -135,11 +135,10 @@ pub async fn a_replay_keeps_to_its_filter(bench: &dyn Bench) {
         (ReplayFilter { request_id: Some("sent".to_owned()), ..all.clone() }, vec![sent.sequence]),
         (ReplayFilter { request_id: Some("other".to_owned()), ..all.clone() }, none.clone()),
         (ReplayFilter { execution_id: Some(joe.execution), ..all.clone() }, vec![bounced.sequence]),
-        (ReplayFilter { campaign_id: Some(world.campaign), ..all.clone() }, vec![
-            sent.sequence,
-            exhausted.sequence,
-            bounced.sequence,
-        ]),
+        (
+            ReplayFilter { campaign_id: Some(world.campaign), ..all.clone() },
+            vec![sent.sequence, exhausted.sequence, bounced.sequence],
+        ),
         (ReplayFilter { recipient: Some("joe@example.com".to_owned()), ..all.clone() }, vec![bounced.sequence]),
         (ReplayFilter { status: Some(FeedbackStatus::Bounce), ..all.clone() }, vec![bounced.sequence]),
         (ReplayFilter { channel: Some(model::webhook::Channel::Sms), ..all.clone() }, none.clone()),

@@ -11,8 +11,8 @@ use crate::StoreError;
 use crate::lookup::{
     DeliveryFilter, EventFilter, EventView, ExecutionFilter, ExecutionView, Listed, MessageFilter, MessageView, Page,
 };
-use crate::shared::replaying::{WINDOW, WINDOWS};
 use crate::shared::listing::{cut, delivery_view, message_in, number_in, shown_as};
+use crate::shared::replaying::{WINDOW, WINDOWS};
 use crate::shared::rows::{EventRow, MessageRow, status_code};
 use model::clock::Timestamp;
 use model::delivery::{Attempt, StoredDelivery};
@@ -139,7 +139,6 @@ pub(super) async fn events_from(session: &Session, sbx: i64, latest: &[i64]) -> 
 
 const WINDOW_END: &str =
     "SELECT seq FROM event WHERE sbx = $1 AND seq > $2 AND seq <= $3 ORDER BY seq LIMIT 1 OFFSET $4";
-#[allow(clippy::cast_possible_wrap)]
 const WINDOW_OFFSET: i64 = WINDOW as i64 - 1;
 
 type Found = (EventRow, Arc<Recipient>);
@@ -357,7 +356,8 @@ impl Finder<'_> {
         let held = is_held(self.session, sbx).await?;
         let mut position = progress.position;
         for _ in 0..WINDOWS {
-            let window = self.session.query_opt(WINDOW_END, &[&sbx, &position, &progress.until, &WINDOW_OFFSET]).await?;
+            let window =
+                self.session.query_opt(WINDOW_END, &[&sbx, &position, &progress.until, &WINDOW_OFFSET]).await?;
             let window: i64 = window.as_ref().map_or(Ok(progress.until), |row| col(row, 0))?;
             let mut conditions = event_conditions(sbx, &filter.event);
             if filter.state.is_some() {

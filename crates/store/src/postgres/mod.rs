@@ -70,8 +70,8 @@ use model::campaign::Campaign;
 use model::channel::ChannelConfiguration;
 use model::clock::Timestamp;
 use model::ids::{
-    ApiKeyId, CampaignId, CampaignVersionId, ChannelConfigurationId, EventId, ExecutionId, MessageKey, OwnerId, ReplayId,
-    SandboxId, Shard, WebhookId,
+    ApiKeyId, CampaignId, CampaignVersionId, ChannelConfigurationId, EventId, ExecutionId, MessageKey, OwnerId,
+    ReplayId, SandboxId, Shard, WebhookId,
 };
 use model::replay::Replay;
 use model::tenancy::{ApiKey, AuditEntry, Organization, Sandbox};
@@ -546,7 +546,12 @@ impl Store for PostgresStore {
         lookup!(self.readers, |session| replay::replays(session, &self.facts, sandbox, &page))
     }
 
-    async fn cancel_replay(&self, edit: Edit<ReplayId>, stamp: (Timestamp, String), audit: AuditEntry) -> Result<Replay> {
+    async fn cancel_replay(
+        &self,
+        edit: Edit<ReplayId>,
+        stamp: (Timestamp, String),
+        audit: AuditEntry,
+    ) -> Result<Replay> {
         unit!(self.writers, |session| replay::cancel(session, &self.facts, edit, (stamp.0, &stamp.1), &audit))
     }
 

@@ -5,14 +5,14 @@ use super::admin::{By, audit, page};
 use super::facts::Facts;
 use super::find::{Finder, events_from};
 use super::hooks::{HELD, Hooks};
-use super::rows::{big, byte, corrupt, json, message_key, moment, read_event, read_message, revision};
 use super::rows::{EVENT_COLUMNS, event_columns, message_columns, recipient};
+use super::rows::{big, byte, corrupt, json, message_key, moment, read_event, read_message, revision};
 use super::session::{Done, Session, col};
 use super::shards::{EPOCHS, Epochs, shards_of};
 use crate::StoreError;
 use crate::admin::Edit;
 use crate::lookup::{Listed, Page};
-use crate::shared::change::{self, sequence_at};
+use crate::shared::change;
 use crate::shared::facts::SandboxFacts;
 use crate::shared::replaying::{self, Again, Seen};
 use crate::shared::rows::{EventRow, ToDue, json_of, payload_code};
@@ -116,14 +116,15 @@ pub(super) async fn create(
         (json_of(&replay.settings)?, json_of(&replay.stamps)?, big(replay.stamps.revision));
     let progress = &replay.progress;
     let inserted = session
-        .execute(
-            INSERT,
-            &[&replay.id.0, &sandbox.sbx, &settings, &progress.start, &progress.until, &stamps, &revision],
-        )
+        .execute(INSERT, &[&replay.id.0, &sandbox.sbx, &settings, &progress.start, &progress.until, &stamps, &revision])
         .await?;
     if inserted == 0 {
         let running = session.query_opt("SELECT id FROM replay WHERE sbx = $1 AND state = 0", &[&sandbox.sbx]).await?;
-        let running = running.as_ref().map(|row| col(row, 0)).transpose()?.map_or_else(String::new, |id| ReplayId(id).to_string());
+        let running = running
+            .as_ref()
+            .map(|row| col(row, 0))
+            .transpose()?
+            .map_or_else(String::new, |id| ReplayId(id).to_string());
         return Err(replaying::already_running(running).into());
     }
     audit(session, entry).await?;
@@ -135,15 +136,12 @@ async fn webhook_of(session: &Session, hooks: &Hooks, sandbox: &SandboxFacts) ->
     Ok(hooks.read(session, &rows).await?.remove(&sandbox.sbx))
 }
 
-/// The part of the feed that can hold what is asked for: a place is never before the time of its recording.
 async fn whole_feed(session: &Session, sandbox: &SandboxFacts, settings: &ReplaySettings) -> Done<ReplayProgress> {
     let sql = "SELECT (SELECT seq FROM event WHERE sbx = $1 ORDER BY seq LIMIT 1), \
                (SELECT seq FROM event WHERE sbx = $1 ORDER BY seq DESC LIMIT 1)";
     let row = session.query_opt(sql, &[&sandbox.sbx]).await?;
     let row = row.as_ref().ok_or_else(|| corrupt("no answer"))?;
-    let (first, last): (Option<i64>, Option<i64>) = (col(row, 0)?, col(row, 1)?);
-    let start = first.unwrap_or(1).max(settings.filter.from.map_or(0, sequence_at)) - 1;
-    Ok(ReplayProgress { start, position: start, until: last.unwrap_or(0).max(start), ..ReplayProgress::default() })
+    Ok(replaying::part_of_feed(col(row, 0)?, col(row, 1)?, settings.filter.from))
 }
 
 pub(super) async fn replay(session: &Session, facts: &Facts, sandbox: SandboxId, id: ReplayId) -> Done<Replay> {
@@ -354,9 +352,8 @@ async fn start_again(
     let due_at: Vec<Option<i64>> = again.iter().map(|again| again.due_at.map(Timestamp::millis)).collect();
     let first_due: Vec<i64> = again.iter().map(|again| again.first_due.millis()).collect();
     let payloads: Vec<i16> = again.iter().map(|again| i16::from(payload_code(again.payload))).collect();
-    let rows = session
-        .query(AGAIN, &[&sbx, &sequences, &deliveries, &due_at, &first_due, &payloads, &replay.0])
-        .await?;
+    let rows =
+        session.query(AGAIN, &[&sbx, &sequences, &deliveries, &due_at, &first_due, &payloads, &replay.0]).await?;
     let events = rows.iter().map(|row| Ok((read_event(row, 0)?, recipient(row, EVENT_COLUMNS)?)));
     let events = events.collect::<Done<Vec<_>>>()?;
     let wanted = events.iter().map(|(event, _)| (sbx, event.key.message.execution));

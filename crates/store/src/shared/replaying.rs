@@ -1,11 +1,12 @@
 //! What a step of a replay comes to.
 
 use crate::lookup::{DeliveryFilter, EventFilter};
+use crate::shared::change::sequence_at;
 use crate::shared::rows::EventRow;
 use crate::{Conflict, StoreError};
 use model::clock::Timestamp;
 use model::delivery::StoredDelivery;
-use model::replay::{Replay, ReplayState};
+use model::replay::{Replay, ReplayProgress, ReplayState};
 use model::webhook::{Payload, Webhook};
 
 /// How many rows of the feed are looked at in one go, and in how many goes while none is chosen: short enough for a
@@ -33,6 +34,15 @@ pub fn filter_of(replay: &Replay) -> DeliveryFilter {
         after: None,
     };
     DeliveryFilter { event, state: filter.state }
+}
+
+/// The part of a feed from `first` to `last` that can hold what is asked for: a place is never before the time of its
+/// recording.
+pub fn part_of_feed(first: Option<i64>, last: Option<i64>, from: Option<Timestamp>) -> ReplayProgress {
+    // Times far from any that a feed can have are those of its ends.
+    let from = from.map_or(0, |from| sequence_at(Timestamp(from.millis().clamp(0, 1 << 48))));
+    let start = first.unwrap_or(1).max(from) - 1;
+    ReplayProgress { start, position: start, until: last.unwrap_or(0).max(start), ..ReplayProgress::default() }
 }
 
 /// What a step has seen before its transaction.

@@ -3,7 +3,8 @@
 use super::facts::Facts;
 use super::record::{holds, promote_next};
 use super::rows::{
-    EVENT_COLUMNS, EVENT_WIDTH, MESSAGE_COLUMNS, find_event, find_message, into_event, into_event_for, read_event, read_message,
+    EVENT_COLUMNS, EVENT_WIDTH, MESSAGE_COLUMNS, find_event, find_message, into_event, into_event_for, read_event,
+    read_message,
 };
 use super::writer::Tx;
 #[cfg(feature = "planted-bugs")]

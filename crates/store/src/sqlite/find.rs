@@ -6,8 +6,8 @@ use super::rows::{EVENT_COLUMNS, MESSAGE_COLUMNS, find_event, find_message, into
 use crate::lookup::{
     DeliveryFilter, EventFilter, EventView, ExecutionFilter, ExecutionView, Listed, MessageFilter, MessageView, Page,
 };
-use crate::shared::replaying::{WINDOW, WINDOWS};
 use crate::shared::listing::{cut, delivery_view, message_in, number_in, shown_as};
+use crate::shared::replaying::{WINDOW, WINDOWS};
 use crate::shared::rows::{EventRow, MessageRow, status_code};
 use crate::{Result, StoreError};
 use model::clock::Timestamp;
@@ -259,12 +259,7 @@ impl Finder<'_> {
     }
 
     /// Up to `limit` events for a replay, in the order of the feed from its position on, and how far was looked.
-    pub fn chosen(
-        &self,
-        filter: &DeliveryFilter,
-        progress: &ReplayProgress,
-        limit: usize,
-    ) -> Result<(Vec<i64>, i64)> {
+    pub fn chosen(&self, filter: &DeliveryFilter, progress: &ReplayProgress, limit: usize) -> Result<(Vec<i64>, i64)> {
         let sbx = self.sbx(filter.event.sandbox)?;
         let held = self.is_held(sbx)?;
         let mut end = self.connection.prepare_cached(

@@ -37,8 +37,8 @@ use model::campaign::Campaign;
 use model::channel::ChannelConfiguration;
 use model::clock::Timestamp;
 use model::ids::{
-    ApiKeyId, CampaignId, CampaignVersionId, ChannelConfigurationId, EventId, ExecutionId, MessageKey, OwnerId, ReplayId,
-    SandboxId, Shard, WebhookId,
+    ApiKeyId, CampaignId, CampaignVersionId, ChannelConfigurationId, EventId, ExecutionId, MessageKey, OwnerId,
+    ReplayId, SandboxId, Shard, WebhookId,
 };
 use model::replay::Replay;
 use model::tenancy::{ApiKey, AuditEntry, Organization, Sandbox};
@@ -599,7 +599,12 @@ impl Store for SqliteStore {
         self.read(move |connection| replay::replays(connection, &facts, sandbox, &page)).await
     }
 
-    async fn cancel_replay(&self, edit: Edit<ReplayId>, stamp: (Timestamp, String), audit: AuditEntry) -> Result<Replay> {
+    async fn cancel_replay(
+        &self,
+        edit: Edit<ReplayId>,
+        stamp: (Timestamp, String),
+        audit: AuditEntry,
+    ) -> Result<Replay> {
         self.write(move |tx| replay::cancel(tx, edit, (stamp.0, &stamp.1), &audit)).await
     }
 

@@ -9,7 +9,7 @@ use super::rows::{find_event, find_message, id_from, json_from, moment, unreadab
 use super::writer::Tx;
 use crate::admin::Edit;
 use crate::lookup::{Listed, Page};
-use crate::shared::change::{self, sequence_at};
+use crate::shared::change;
 use crate::shared::facts::SandboxFacts;
 use crate::shared::replaying::{self, Again, OfMessage, Seen};
 use crate::shared::rows::{EventRow, json_of, payload_code};
@@ -109,14 +109,10 @@ pub(super) fn create(tx: &mut Tx<'_>, mut replay: Replay, entry: &AuditEntry) ->
     Ok(replay)
 }
 
-/// The part of the feed that can hold what is asked for: a place is never before the time of its recording.
 fn whole_feed(connection: &Connection, sandbox: &SandboxFacts, settings: &ReplaySettings) -> Result<ReplayProgress> {
     let ends = "SELECT (SELECT min(seq) FROM event WHERE sbx = ?1), (SELECT max(seq) FROM event WHERE sbx = ?1)";
-    let (first, last): (Option<i64>, Option<i64>) =
-        connection.query_row(ends, [sandbox.sbx], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let until = last.unwrap_or(0);
-    let start = first.unwrap_or(1).max(settings.filter.from.map_or(0, sequence_at)) - 1;
-    Ok(ReplayProgress { start, position: start, until: until.max(start), ..ReplayProgress::default() })
+    let (first, last) = connection.query_row(ends, [sandbox.sbx], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(replaying::part_of_feed(first, last, settings.filter.from))
 }
 
 pub(super) fn replay(connection: &Connection, facts: &Facts, sandbox: SandboxId, id: ReplayId) -> Result<Replay> {

@@ -36,12 +36,16 @@ fn valid<'a>(stage: &'a Stage, operation: &Operation, other_webhook: &str) -> Va
     let mut sent = execution("fuzz", &stage.live, &["sent@simulator.esito.test", "bounce@simulator.esito.test"]);
     sent["expiresAt"] = json!("2199-01-01T00:00:00Z");
     let key = json!({"role": "sender", "name": "fuzz", "sandboxes": ["prod"], "expiresAt": "2199-01-01T00:00:00Z"});
+    let replay = json!({"filter": {"requestId": "fuzz", "executionId": "HUMA-1", "status": "sent", "channel": "email",
+        "recipient": "a@acme.example", "state": "exhausted", "from": "2026-01-01T00:00:00Z", "to": "2026-01-02T00:00:00Z",
+        "campaignId": "01912d3c-7d0a-7a55-9a0e-6a2f5b9d1c11"}, "perSecond": 10});
     let admin = &stage.admin;
     let (caller, id, body) = match (operation.method.as_str(), operation.path.as_str()) {
         ("POST", "/ajo/im/executions/unitary" | "/ajo/im/executions/highthroughput") => (admin, "", sent),
         ("POST", "/v1/organizations") => (admin, "", json!({"id": "fuzz@EsitoOrg", "name": "Fuzz"})),
         ("POST", "/v1/sandboxes") => (admin, "", json!({"name": "fuzz", "imsOrg": "acme@EsitoOrg"})),
         ("POST", "/v1/api-keys") => (admin, "", key),
+        ("POST", "/v1/replays") => (&stage.empty, "", replay),
         ("POST", "/v1/feedback-webhooks") => (&stage.acme, "", webhook),
         ("PUT", "/v1/feedback-webhooks/{id}") => (admin, stage.webhook.as_str(), webhook),
         ("POST", "/v1/feedback-webhooks/{id}/rotate-secret" | "/v1/feedback-webhooks/{id}/rotate-key") => {

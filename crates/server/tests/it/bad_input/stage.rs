@@ -196,6 +196,7 @@ impl Stage {
                 "deliveries",
                 "feedback-webhooks",
                 "campaigns",
+                "replays",
                 "channel-configurations",
                 "api-keys",
                 "sandboxes",
