@@ -145,6 +145,19 @@ async fn every_one_of_many_webhooks_gets_its_events() {
 }
 
 #[tokio::test]
+async fn a_replay_runs_beside_live_traffic_and_through_kills() {
+    let found = measure(&["replay", "--rate", "100"]).await;
+    for replay in ["replayedEvents", "replayedThroughKills"] {
+        let replay = &found[replay];
+        assert_eq!(replay["state"], "completed", "{found}");
+        assert_eq!(replay["replayed"], replay["told"], "{found}");
+        assert!(replay["replayed"].as_u64() >= replay["events"].as_u64(), "{found}");
+    }
+    positive(&found, &["p99Ratio", "replayPerSecond"]);
+    assert_eq!(number(&found, "liveMissing"), 0.0, "{found}");
+}
+
+#[tokio::test]
 async fn an_idle_server_is_watched() {
     let found = measure(&["idle"]).await;
     positive(&found, &["readyMs", "idleRssMiB", "rssMiB"]);

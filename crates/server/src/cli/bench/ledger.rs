@@ -32,8 +32,14 @@ pub struct Sample {
 pub struct Group {
     /// How many came, each counted once.
     pub events: u64,
-    /// How many came again.
+    /// How many came again, but for replays.
     pub repeats: u64,
+    /// How many came as replays, each counted once.
+    #[serde(default)]
+    pub replayed: u64,
+    /// How many came again as replays.
+    #[serde(default)]
+    pub replayed_again: u64,
     /// When the first one came, in microseconds since the Unix epoch.
     pub first: u64,
     /// When the last one came.
@@ -91,12 +97,16 @@ pub struct Ledger {
     sample: Option<Sample>,
     /// Hashes of the ids that came; none: every request counts, as the bare client's all have one id.
     known: Option<HashSet<u64>>,
+    /// The same of those that came as replays.
+    replayed: HashSet<u64>,
 }
 
 #[derive(Debug)]
 struct Counts {
     events: u64,
     repeats: u64,
+    replayed: u64,
+    replayed_again: u64,
     first: u64,
     last: u64,
     from_call: Histogram<u64>,
@@ -138,6 +148,8 @@ impl Default for Counts {
         Self {
             events: 0,
             repeats: 0,
+            replayed: 0,
+            replayed_again: 0,
             first: 0,
             last: 0,
             from_call: histogram(),
@@ -181,22 +193,27 @@ impl Ledger {
         if self.sample.is_none() {
             self.sample = Some(sample(headers, body));
         }
-        if self.is_known(headers) {
-            self.group(group).repeats += 1;
-        } else {
-            self.group(group).add(queue, body, now);
+        let id = headers.get("webhook-id").map(hash);
+        if headers.contains_key(REPLAY_MARK) {
+            let is_first = id.is_none_or(|id| self.replayed.insert(id));
+            let counts = self.group(group);
+            *(if is_first { &mut counts.replayed } else { &mut counts.replayed_again }) += 1;
+            return;
+        }
+        let is_known = match (&mut self.known, id) {
+            (Some(known), Some(id)) => !known.insert(id),
+            _ => false,
+        };
+        match is_known {
+            true => self.group(group).repeats += 1,
+            false => self.group(group).add(queue, body, now),
         }
     }
 
-    fn is_known(&mut self, headers: &HeaderMap) -> bool {
-        let (Some(known), Some(id)) = (&mut self.known, headers.get("webhook-id")) else { return false };
-        let mut hasher = DefaultHasher::new();
-        id.as_bytes().hash(&mut hasher);
-        !known.insert(hasher.finish())
-    }
-
-    /// Begins all counts again. Connections stay what they are, and events that come again stay repeats.
+    /// Begins all counts again. Connections stay what they are, and events that come again stay repeats; a replay that
+    /// comes after this is another one.
     pub fn reset(&mut self) {
+        self.replayed.clear();
         for counts in self.groups.values_mut() {
             let connections = counts.connections;
             *counts = Counts { connections, most_connections: connections, ..Counts::default() };
@@ -208,6 +225,15 @@ impl Ledger {
         let groups = self.groups.iter().map(|(name, counts)| (name.clone(), counts.told())).collect();
         Seen { groups, sample: self.sample.clone().unwrap_or_default() }
     }
+}
+
+/// What tells a replay from the delivery before it.
+const REPLAY_MARK: &str = "esito-replay";
+
+fn hash(id: &http::HeaderValue) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    id.as_bytes().hash(&mut hasher);
+    hasher.finish()
 }
 
 fn sample(headers: &HeaderMap, body: &Bytes) -> Sample {
@@ -240,6 +266,8 @@ impl Counts {
         Group {
             events: self.events,
             repeats: self.repeats,
+            replayed: self.replayed,
+            replayed_again: self.replayed_again,
             first: self.first,
             last: self.last,
             from_call: Percentiles::of(&self.from_call),
@@ -327,6 +355,26 @@ mod tests {
         ledger.reset();
         ledger.add("hook", None, &headers, &Bytes::from(BODY), 1_700_000_000_300_000);
         assert_eq!(ledger.seen().group("hook").repeats, 1);
+    }
+
+    #[test]
+    fn a_replay_is_no_event_and_no_repeat() {
+        let mut ledger = Ledger::of_events();
+        let mut headers = HeaderMap::new();
+        headers.insert("webhook-id", "a".parse().unwrap());
+        let add = |ledger: &mut Ledger, headers: &HeaderMap| {
+            ledger.add("hook", None, headers, &Bytes::from(BODY), 1_700_000_000_300_000);
+        };
+        add(&mut ledger, &headers);
+        headers.insert(REPLAY_MARK, "x".parse().unwrap());
+        add(&mut ledger, &headers);
+        add(&mut ledger, &headers);
+        let hook = ledger.seen().group("hook");
+        assert_eq!((hook.events, hook.repeats, hook.replayed, hook.replayed_again), (1, 0, 1, 1));
+        ledger.reset();
+        add(&mut ledger, &headers);
+        let hook = ledger.seen().group("hook");
+        assert_eq!((hook.events, hook.repeats, hook.replayed, hook.replayed_again), (0, 0, 1, 0));
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //! | [`sink`], [`ledger`], [`relay`] | the endpoint and what it counts; the mail relays |
 //! | [`load`], [`caller`], [`connections`], [`pace`], [`plan`] | the callers |
 //! | [`process`], [`account`], [`server`], [`stage`] | the processes, and what the kernel says of them |
-//! | [`raw`], [`deliver`], [`open_loop`], [`hang`], [`backlog`], [`many`], [`idle`] | the scenarios |
+//! | [`raw`], [`deliver`], [`open_loop`], [`hang`], [`backlog`], [`many`], [`replay`], [`idle`] | the scenarios |
 //! | [`report`], [`compare`] | what they found |
 
 mod account;
@@ -31,6 +31,7 @@ mod plan;
 mod process;
 mod raw;
 mod relay;
+mod replay;
 mod report;
 mod server;
 mod sink;
@@ -67,6 +68,8 @@ enum Scenario {
     Backlog(Paced),
     /// 10,000 webhooks: how even their waits are
     ManyWebhooks(Paced),
+    /// A replay of many events beside live traffic, and one through five kills
+    Replay(Paced),
     /// A server with nothing to do: start, memory, processor time
     Idle(Settings),
     /// Compares two results as `--json` printed them
@@ -161,7 +164,7 @@ impl Bench {
             Scenario::Raw(raw::Raw { settings, .. }) | Scenario::Deliver(settings) => settings,
             Scenario::Single(settings) | Scenario::Idle(settings) => settings,
             Scenario::OpenLoop(paced) | Scenario::Hang(paced) | Scenario::HangRelay(paced) => &paced.settings,
-            Scenario::Backlog(paced) | Scenario::ManyWebhooks(paced) => &paced.settings,
+            Scenario::Backlog(paced) | Scenario::ManyWebhooks(paced) | Scenario::Replay(paced) => &paced.settings,
             _ => return self.scenario.help_out().await,
         };
         let mut reports = Vec::new();
@@ -204,6 +207,7 @@ impl Scenario {
             Self::HangRelay(paced) => hang::measure(hang::What::Relays, paced).await,
             Self::Backlog(paced) => backlog::measure(paced).await,
             Self::ManyWebhooks(paced) => many::measure(paced).await,
+            Self::Replay(paced) => replay::measure(paced).await,
             Self::Idle(settings) => idle::measure(settings).await,
             Self::Compare(_) | Self::Sink(_) | Self::Relays(_) | Self::Load(_) => Err("no scenario".to_owned()),
         }

@@ -129,6 +129,11 @@ impl Server {
         self.maker().call(Method::POST, sandbox, path, body).await
     }
 
+    /// Reads from the API, in a sandbox.
+    pub async fn get(&self, sandbox: &str, path: &str) -> Result<Value, String> {
+        self.maker().call(Method::GET, sandbox, path, &Value::Null).await
+    }
+
     /// Makes sandboxes, as many at a time as go, until they are all there or the time is over; in their order.
     pub async fn make(&self, sandboxes: Vec<Sandbox>, limit: Duration) -> Result<Vec<Target>, String> {
         let (sandboxes, next) = (Arc::new(sandboxes), Arc::new(AtomicUsize::new(0)));

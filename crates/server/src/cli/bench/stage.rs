@@ -209,6 +209,11 @@ impl Stage {
         self.events.fetch_add(events, Ordering::Relaxed);
     }
 
+    /// How many events have come in all runs.
+    pub fn all_events(&self) -> u64 {
+        self.events.load(Ordering::Relaxed)
+    }
+
     /// Ends it: what the database has grown by, and what it is on.
     pub async fn end(self, report: &mut Report) -> Result<(), String> {
         report.wal_mi_b = Some(count(self.server.log_bytes()) / 1024.0 / 1024.0);
