@@ -21,8 +21,8 @@ use store::lookup::{
     AttemptView, DeliveryFilter, EventFilter, EventView, ExecutionView, Listed, MessageFilter, MessageView, Page,
 };
 use store::work::{
-    AcceptError, Accepted, Due, DueDeliveries, DueMessages, Finish, Finished, Lease, LiveVersion, NewExecution, Record,
-    Recorded, ReplayStep, ReplayStepped, RunningReplay,
+    AcceptError, Accepted, Due, DueDeliveries, DueMessages, Finish, Finished, Kept, Lease, LiveVersion, NewExecution,
+    Record, Recorded, ReplayStep, ReplayStepped, RetainStep, Retained, RunningReplay,
 };
 use store::{Result, Store};
 
@@ -209,6 +209,9 @@ observed! {
     async fn campaigns(sandbox: SandboxId, page: Page) -> Result<Listed<Campaign>>;
     async fn update_campaign(campaign: Campaign, audit: AuditEntry) -> Result<()>;
     async fn delete_campaign(edit: Edit<CampaignId>, audit: AuditEntry) -> Result<()>;
+    async fn update_organization(organization: Organization, audit: AuditEntry) -> Result<()>;
+    async fn kept() -> Result<Vec<Kept>>;
+    async fn retain(step: RetainStep) -> Result<Retained>;
     async fn create_replay(replay: Replay, audit: AuditEntry) -> Result<Replay>;
     async fn replay(sandbox: SandboxId, id: ReplayId) -> Result<Replay>;
     async fn replays(sandbox: SandboxId, page: Page) -> Result<Listed<Replay>>;

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use model::clock::Clock;
 use model::delivery::AttemptDecision;
 use model::outcome::FeedbackStatus;
+use model::retention::Retention;
 use outbound::engine::{Engine, Parts, Tally};
 use outbound::webhook::Network;
 use std::path::Path;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use store::Use;
 use store::envelope::MasterKey;
 use store::sqlite::{CommitSeam, Options, SqliteStore};
+use store::work::Deleted;
 use store::{Result, Store};
 use tokio::time::timeout;
 use wire::address::EgressPolicy;
@@ -84,6 +86,7 @@ struct NoTally;
 impl Tally for NoTally {
     fn recorded(&self, _: FeedbackStatus) {}
     fn delivered(&self, _: AttemptDecision) {}
+    fn deleted(&self, _: &Deleted) {}
 }
 
 impl Process {
@@ -102,6 +105,7 @@ impl Process {
             entropy: Arc::clone(&world.entropy) as _,
             tally: Arc::new(NoTally),
             hands: 2,
+            retention: Retention::default(),
             make_sender: make_sender(world, &state, &clock),
         };
         loop {

@@ -16,8 +16,13 @@ use store::{Result, Store, StoreError};
 
 /// Makes them.
 pub async fn set_up(world: &World, store: &dyn Store) -> Result<()> {
-    let organization =
-        Organization { id: ACME.to_owned(), name: ACME.to_owned(), created_at: START, created_by: "sim".to_owned() };
+    let organization = Organization {
+        id: ACME.to_owned(),
+        name: ACME.to_owned(),
+        retention: Default::default(),
+        created_at: START,
+        created_by: "sim".to_owned(),
+    };
     store.create_organization(NewOrganization { organization, sandbox: None }, audit(world, "organization")).await?;
     let mut tenants = Vec::new();
     for number in 0..world.plan.sandboxes.len() {

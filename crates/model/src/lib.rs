@@ -15,6 +15,7 @@ pub mod ids;
 pub mod message;
 pub mod outcome;
 pub mod replay;
+pub mod retention;
 pub mod retry;
 pub mod secret;
 pub mod tenancy;

@@ -2,6 +2,7 @@
 
 use crate::clock::Timestamp;
 use crate::ids::{ApiKeyId, AuditId, SandboxId};
+use crate::retention::RetentionOverride;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -25,6 +26,8 @@ pub struct Organization {
     pub id: String,
     /// A name for people.
     pub name: String,
+    /// How long its data is kept, where not as the operator sets.
+    pub retention: RetentionOverride,
     /// When it was made.
     pub created_at: Timestamp,
     /// By whom.

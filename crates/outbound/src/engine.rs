@@ -5,16 +5,19 @@ use crate::channel::work::{ChannelWork, MakeSender, Versions};
 use crate::driver::{Budget, Driver, Leases, Places, Shared};
 use crate::ownership::Ownership;
 use crate::replay::Replays;
+use crate::retention::Retaining;
 use crate::webhook::Network;
 use crate::webhook::work::WebhookWork;
 use model::clock::{Clock, Entropy};
 use model::delivery::AttemptDecision;
 use model::ids::{OwnerId, SandboxId};
 use model::outcome::FeedbackStatus;
+use model::retention::Retention;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use store::Store;
 use store::wake::{Hint, Wake};
+use store::work::Deleted;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -30,6 +33,8 @@ pub trait Tally: Send + Sync + std::fmt::Debug {
     fn recorded(&self, status: FeedbackStatus);
     /// An attempt to deliver an event has ended.
     fn delivered(&self, decision: AttemptDecision);
+    /// Rows were deleted because of their age.
+    fn deleted(&self, rows: &Deleted);
 }
 
 /// What an engine needs.
@@ -46,6 +51,8 @@ pub struct Parts {
     pub tally: Arc<dyn Tally>,
     /// The most tasks that poll the steps of one queue: as many as there are processors serves one busy webhook best.
     pub hands: usize,
+    /// How long what is kept is kept.
+    pub retention: Retention,
     /// Makes the sender of a channel configuration.
     pub make_sender: Box<MakeSender>,
 }
@@ -66,7 +73,7 @@ pub struct Engine {
 impl Engine {
     /// Takes the shards and starts working: on what is due from before, and on what is hinted.
     pub async fn start(parts: Parts) -> store::Result<Arc<Self>> {
-        let Parts { store, network, clock, entropy, tally, hands, make_sender } = parts;
+        let Parts { store, network, clock, entropy, tally, hands, retention, make_sender } = parts;
         let owner = OwnerId::new(clock.now(), &*entropy);
         let ownership = Ownership::new(owner, Arc::clone(&store), Arc::clone(&clock));
         ownership.renew().await?;
@@ -104,6 +111,14 @@ impl Engine {
             under_way: Mutex::default(),
             told: Notify::new(),
         });
+        let retaining = Retaining {
+            store: Arc::clone(&store),
+            clock: Arc::clone(&clock),
+            leases: Arc::clone(&ownership) as Arc<dyn Leases>,
+            tally: Arc::clone(&tally),
+            retention,
+            stop: stop.clone(),
+        };
         let send = ChannelWork {
             store,
             clock: Arc::clone(&clock),
@@ -120,6 +135,7 @@ impl Engine {
         tasks.spawn(Arc::clone(&channels).poll());
         tasks.spawn(Arc::clone(&webhooks).poll());
         tasks.spawn(Arc::clone(&replays).keep());
+        tasks.spawn(retaining.keep());
         Ok(Arc::new(Self { channels, webhooks, replays, ownership, admission, stop, abandon, tasks }))
     }
 

@@ -9,5 +9,6 @@ pub mod driver;
 pub mod engine;
 pub mod ownership;
 pub mod replay;
+pub mod retention;
 pub mod tls;
 pub mod webhook;

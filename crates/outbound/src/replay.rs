@@ -21,11 +21,11 @@ use tokio_util::task::TaskTracker;
 /// How often replays are looked for that no hint told of: those of former owners.
 const LOOK: Duration = Duration::from_secs(5);
 /// The shortest time between two steps. What one step makes due goes ahead of what becomes live next.
-const STEP: Duration = Duration::from_millis(20);
+const STEP: Duration = Duration::from_millis(10);
 /// The longest: also how late the end of the last delivery is noticed.
 const LONGEST_STEP: Duration = Duration::from_millis(500);
 /// The most events of a step.
-const MOST: usize = 200;
+const MOST: usize = 128;
 /// The fewest and most deliveries of a replay that may be open; between them what its rate makes due in a fifth of a
 /// second.
 const OPEN: (usize, usize) = (16, 1_000);

@@ -9,6 +9,7 @@ mod tests;
 
 use ipnet::IpNet;
 use keys::{Input, KEYS, Key};
+use model::retention::Retention;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -52,6 +53,8 @@ pub struct Config {
     pub egress: Egress,
     /// Bounds.
     pub limits: Limits,
+    /// How long what is kept is kept, where an organization has nothing else.
+    pub retention: Retention,
     /// The end of the program.
     pub shutdown: Shutdown,
     /// What is logged, and how.
@@ -163,6 +166,7 @@ impl Default for Config {
             },
             egress: Egress::default(),
             limits: Limits { max_waiting_messages: 1_000_000, min_free_disk_mib: 100, executions_per_second: None },
+            retention: Retention::default(),
             shutdown: Shutdown { drain: Duration::from_secs(20) },
             log: Log { format: LogFormat::Text, level: tracing::level_filters::LevelFilter::INFO },
         }

@@ -21,6 +21,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use std::fmt;
 use std::sync::Arc;
+use store::work::Deleted;
 use tokio::time::Instant;
 
 /// The metrics of one instance; clones count into the same ones.
@@ -32,6 +33,7 @@ pub struct Metrics {
     executions: Family<ExecutionLabels, Counter>,
     outcomes: Family<OutcomeLabels, Counter>,
     attempts: Family<AttemptLabels, Counter>,
+    deleted: Family<DeletedLabels, Counter>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -55,8 +57,23 @@ struct AttemptLabels {
     result: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DeletedLabels {
+    kind: &'static str,
+}
+
 const PRIORITIES: [&str; 2] = ["unitary", "highthroughput"];
 const ATTEMPT_RESULTS: [&str; 4] = ["succeeded", "failed", "exhausted", "gone"];
+
+fn by_kind(rows: &Deleted) -> [(&'static str, u64); 5] {
+    [
+        ("execution", rows.executions),
+        ("message", rows.messages),
+        ("event", rows.events),
+        ("attempt", rows.attempts),
+        ("audit-log", rows.audit_log),
+    ]
+}
 
 impl Metrics {
     /// New metrics, all at zero, of an instance that started at `started`.
@@ -77,7 +94,10 @@ impl Metrics {
         esito.register("outcomes_recorded", "Feedback events recorded, by status", outcomes.clone());
         let attempts = Family::default();
         esito.register("delivery_attempts", "Attempts to deliver an event that have ended", attempts.clone());
-        let metrics = Self { registry: Arc::new(registry), requests, request_seconds, executions, outcomes, attempts };
+        let deleted = Family::default();
+        esito.register("rows_deleted", "Rows deleted because of their age, by kind", deleted.clone());
+        let registry = Arc::new(registry);
+        let metrics = Self { registry, requests, request_seconds, executions, outcomes, attempts, deleted };
         metrics.show_zeros();
         metrics
     }
@@ -90,8 +110,16 @@ impl Metrics {
         for status in FeedbackStatus::ALL {
             drop(self.outcomes.get_or_create(&OutcomeLabels { status: status.as_str() }));
         }
+        self.rows_deleted(&Deleted::default());
         for result in ATTEMPT_RESULTS {
             drop(self.attempts.get_or_create(&AttemptLabels { result }));
+        }
+    }
+
+    /// Counts rows that retention has deleted.
+    pub fn rows_deleted(&self, rows: &Deleted) {
+        for (kind, count) in by_kind(rows) {
+            self.deleted.get_or_create(&DeletedLabels { kind }).inc_by(count);
         }
     }
 

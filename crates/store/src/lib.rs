@@ -189,6 +189,8 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     async fn organization(&self, id: &str) -> Result<Organization>;
     /// All organizations, by id.
     async fn organizations(&self, page: Page) -> Result<Listed<Organization>>;
+    /// Changes an organization's name and retention.
+    async fn update_organization(&self, organization: Organization, audit: AuditEntry) -> Result<()>;
     /// Makes a sandbox.
     async fn create_sandbox(&self, sandbox: Sandbox, audit: AuditEntry) -> Result<()>;
     /// The sandboxes of an organization, by name.
@@ -251,6 +253,13 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     async fn update_campaign(&self, campaign: Campaign, audit: AuditEntry) -> Result<()>;
     /// Deletes a campaign that was never live.
     async fn delete_campaign(&self, edit: Edit<CampaignId>, audit: AuditEntry) -> Result<()>;
+
+    // ---- retention ----
+
+    /// The sandboxes, with how long their data is kept.
+    async fn kept(&self) -> Result<Vec<work::Kept>>;
+    /// Deletes some of what is old, in one transaction. What is still due stays, whatever its age.
+    async fn retain(&self, step: work::RetainStep) -> Result<work::Retained>;
 
     // ---- replays ----
 

@@ -9,6 +9,7 @@ use model::ids::{
     Shard,
 };
 use model::outcome::Outcome;
+use model::retention::RetentionOverride;
 use std::sync::Arc;
 
 /// The right to send and deliver for a shard. It holds as long as its epoch is the shard's.
@@ -280,4 +281,65 @@ pub struct ReplayStepped {
     pub due: Vec<DueDelivery>,
     /// How many events were made due, those too that wait behind another of their message.
     pub replayed: usize,
+}
+
+/// A sandbox whose data is kept for a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// The sandbox.
+    pub sandbox: SandboxId,
+    /// Its shard: only the shard's owner works on it.
+    pub shard: Shard,
+    /// What its organization has instead of the operator's ages.
+    pub retention: RetentionOverride,
+}
+
+/// What a step of retention is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RetainWhat {
+    /// Executions with their messages, feedback events, deliveries and attempts; and replays that have ended.
+    Executions,
+    /// The attempts of deliveries that have ended, with what endpoints answered.
+    Attempts,
+    /// The audit log of the sandbox's organization.
+    AuditLog,
+}
+
+/// A step of retention.
+#[derive(Clone, Copy, Debug)]
+pub struct RetainStep {
+    /// The sandbox.
+    pub sandbox: SandboxId,
+    /// What.
+    pub what: RetainWhat,
+    /// What lies before this moment may go.
+    pub before: Timestamp,
+    /// Where the step before ended, as it said; 0 at the beginning of a round.
+    pub after: i64,
+    /// About how many rows it may touch, 20 or more.
+    pub most: usize,
+}
+
+/// How many rows have gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Deleted {
+    /// Executions.
+    pub executions: u64,
+    /// Messages.
+    pub messages: u64,
+    /// Feedback events, with their deliveries.
+    pub events: u64,
+    /// Attempts.
+    pub attempts: u64,
+    /// Entries of the audit log.
+    pub audit_log: u64,
+}
+
+/// What came of a step of retention.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retained {
+    /// What has gone.
+    pub deleted: Deleted,
+    /// Where the next step goes on; none: the round is over.
+    pub next: Option<i64>,
 }

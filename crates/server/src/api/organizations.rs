@@ -8,6 +8,7 @@ use super::query::{List, NameInPath, Paging, Query};
 use axum::extract::State;
 use http::StatusCode;
 use model::fault::Faults;
+use model::retention::RetentionOverride;
 use model::tenancy::{Organization, is_organization_id};
 use serde::Deserialize;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub fn routes() -> OpenApiRouter<Arc<Api>> {
-    OpenApiRouter::new().routes(routes!(create, list)).routes(routes!(read))
+    OpenApiRouter::new().routes(routes!(create, list)).routes(routes!(read, replace))
 }
 
 /// A new organization.
@@ -31,10 +32,28 @@ struct OrganizationRequest {
     /// A name for people.
     #[schema(example = "Acme")]
     name: String,
+    /// How long its data is kept, where not as the operator sets.
+    #[serde(default)]
+    retention: RetentionOverride,
 }
 
 impl Input for OrganizationRequest {
     const READ_ONLY: &'static [&'static str] = read_only!();
+}
+
+/// What can be changed of an organization.
+#[derive(Debug, Deserialize, ToSchema)]
+struct OrganizationChange {
+    /// A name for people.
+    #[schema(example = "Acme")]
+    name: String,
+    /// How long its data is kept, where not as the operator sets.
+    #[serde(default)]
+    retention: RetentionOverride,
+}
+
+impl Input for OrganizationChange {
+    const READ_ONLY: &'static [&'static str] = read_only!("id");
 }
 
 impl OrganizationRequest {
@@ -43,6 +62,7 @@ impl OrganizationRequest {
         let fits = is_organization_id(&self.id);
         faults.require(fits, "$.id", "must have 1 to 128 letters, digits and . _ - @, such as acme@EsitoOrg");
         faults.check_name("$.name", &self.name);
+        self.retention.check("$.retention", &mut faults);
         Ok(faults.into_result()?)
     }
 }
@@ -73,7 +93,8 @@ async fn create(
     request.check()?;
     let now = api.clock.now();
     let created_by = scope.caller.key.name.clone();
-    let organization = Organization { id: request.id, name: request.name, created_at: now, created_by };
+    let organization =
+        Organization { id: request.id, name: request.name, retention: request.retention, created_at: now, created_by };
     let mut audit = scope.audit(&api, now, "organization.create", &organization.id, &organization);
     audit.ims_org.clone_from(&organization.id);
     let new = NewOrganization { organization: organization.clone(), sandbox: None };
@@ -110,4 +131,34 @@ async fn read(
     // Whether another organization exists is nobody's business.
     scope.caller.check_organization(&id).map_err(|_| Problem::UnknownOrganization)?;
     api.organization(&id).await.map(axum::Json)
+}
+
+/// Replaces an organization's name and retention. Needs an admin key of the default organization.
+#[utoipa::path(put, path = "/v1/organizations/{id}", operation_id = "replaceOrganization", tag = "administration",
+    params(OrganizationHeader, ("id" = String, Path, description = "The organization's id.")),
+    request_body = OrganizationChange,
+    responses((status = 200, body = Organization, description = "The organization as it is now.")))]
+async fn replace(
+    State(api): State<Arc<Api>>,
+    scope: InOrganization<Administers>,
+    NameInPath(id): NameInPath,
+    Json(change): Json<OrganizationChange>,
+) -> Result<axum::Json<Organization>, Problem> {
+    // Whether another organization exists is nobody's business.
+    scope.caller.check_organization(&id).map_err(|_| Problem::UnknownOrganization)?;
+    if !scope.caller.crosses_organizations() {
+        return Err(Problem::BeyondKey(
+            "only an admin key of default@EsitoOrg for all sandboxes changes organizations",
+        ));
+    }
+    let mut faults = Faults::default();
+    faults.check_name("$.name", &change.name);
+    change.retention.check("$.retention", &mut faults);
+    faults.into_result()?;
+    let former = api.organization(&id).await?;
+    let organization = Organization { name: change.name, retention: change.retention, ..former };
+    let mut audit = scope.audit(&api, api.clock.now(), "organization.replace", &id, &organization);
+    audit.ims_org.clone_from(&id);
+    api.store.update_organization(organization.clone(), audit).await?;
+    Ok(axum::Json(organization))
 }

@@ -26,6 +26,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use store::work::Deleted;
 use store::{Store, Use};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
@@ -153,6 +154,7 @@ async fn wire_up(
         entropy: entropy.clone(),
         tally: Arc::new(Counting(metrics.clone())),
         hands: tokio::runtime::Handle::current().metrics().num_workers().min(MOST_HANDS),
+        retention: config.retention,
         make_sender: make_sender(clock.clone(), &extra_ca),
     };
     let engine = Engine::start(parts).await?;
@@ -197,6 +199,10 @@ impl Tally for Counting {
 
     fn delivered(&self, decision: AttemptDecision) {
         self.0.attempt_ended(decision);
+    }
+
+    fn deleted(&self, rows: &Deleted) {
+        self.0.rows_deleted(rows);
     }
 }
 

@@ -79,8 +79,13 @@ impl Founder {
         }
         let now = self.clock.now();
         let made_by = ACTOR.to_owned();
-        let organization =
-            Organization { id: id.to_owned(), name: id.to_owned(), created_at: now, created_by: made_by.clone() };
+        let organization = Organization {
+            id: id.to_owned(),
+            name: id.to_owned(),
+            retention: Default::default(),
+            created_at: now,
+            created_by: made_by.clone(),
+        };
         let sandbox = Sandbox {
             id: SandboxId::new(now, &*self.entropy),
             ims_org: id.to_owned(),

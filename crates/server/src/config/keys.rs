@@ -3,6 +3,7 @@
 use super::{Config, Database, LogFormat};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use model::retention::{LEAST_EVENTS_DAYS, MOST_DAYS};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use std::fmt;
@@ -195,6 +196,24 @@ pub(super) const KEYS: &[Key] = &[
         |config| json!(config.limits.executions_per_second.unwrap_or(0)),
     ),
     key(
+        "retention.events_days",
+        "a whole number of days from 8 to 36500: a requestId is remembered for eight days",
+        |config, input| put(&mut config.retention.events_days, days(input, LEAST_EVENTS_DAYS)),
+        |config| json!(config.retention.events_days),
+    ),
+    key(
+        "retention.attempts_days",
+        "a whole number of days from 1 to 36500",
+        |config, input| put(&mut config.retention.attempts_days, days(input, 1)),
+        |config| json!(config.retention.attempts_days),
+    ),
+    key(
+        "retention.audit_log_days",
+        "a whole number of days from 1 to 36500",
+        |config, input| put(&mut config.retention.audit_log_days, days(input, 1)),
+        |config| json!(config.retention.audit_log_days),
+    ),
+    key(
         "shutdown.drain_seconds",
         "a whole number of seconds up to 3600",
         |config, input| {
@@ -256,6 +275,11 @@ fn dns_server(text: &str) -> Option<SocketAddr> {
     let address = text.parse().ok().or_else(with_default_port)?;
     let has_scope = matches!(address, SocketAddr::V6(v6) if v6.scope_id() != 0);
     (address.port() != 0 && !has_scope).then_some(address)
+}
+
+fn days(input: &Input<'_>, least: u32) -> Option<u32> {
+    let days = u32::try_from(input.whole()?).ok()?;
+    (least..=MOST_DAYS).contains(&days).then_some(days)
 }
 
 fn log_format(text: &str) -> Option<LogFormat> {

@@ -60,6 +60,7 @@ const RIGHTS: &[(&str, &str, &str)] = &[
     // An admin key of the default organization alone.
     ("POST", "/v1/organizations", ""),
     ("GET", "/v1/organizations/{id}", "AOV"),
+    ("PUT", "/v1/organizations/{id}", ""),
     ("GET", "/v1/replays", "AOV"),
     ("POST", "/v1/replays", "AO"),
     ("GET", "/v1/replays/{id}", "AOV"),
@@ -163,6 +164,7 @@ impl Tenant {
                 json!({"imsOrg": organization, "role": "viewer", "name": "v", "sandboxes": [self.admin.sandbox]})
             }
             ("POST", "/v1/sandboxes") => json!({"imsOrg": organization, "name": "another"}),
+            ("PUT", "/v1/organizations/{id}") => json!({"name": "another", "retention": {"eventsDays": 9}}),
             ("POST", "/v1/organizations") => json!({"id": "another@EsitoOrg", "name": "another"}),
             ("POST", "/v1/replays") => json!({"filter": {"requestId": "none"}}),
             ("POST" | "PUT", "/v1/campaigns" | "/v1/campaigns/{id}") => campaign,

@@ -48,7 +48,13 @@ pub fn all_shards() -> Vec<Shard> {
 }
 
 pub fn new_organization(id: &str) -> Organization {
-    Organization { id: id.to_owned(), name: id.to_owned(), created_at: START, created_by: "esito".to_owned() }
+    Organization {
+        id: id.to_owned(),
+        name: id.to_owned(),
+        retention: Default::default(),
+        created_at: START,
+        created_by: "esito".to_owned(),
+    }
 }
 
 pub fn new_sandbox(entropy: &Seeded, name: &str) -> Sandbox {

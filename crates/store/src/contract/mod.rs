@@ -17,6 +17,7 @@ pub mod ownership;
 pub mod record;
 pub mod replay;
 pub mod resources;
+pub mod retention;
 pub mod secrets;
 pub mod world;
 
@@ -145,6 +146,15 @@ macro_rules! contract_suite {
                 a_sandbox_replays_once_at_a_time_and_to_a_webhook,
                 what_no_webhook_wants_is_left_alone,
                 a_rare_event_is_found_among_many;
+            retention:
+                what_is_old_goes_as_a_whole,
+                what_is_still_due_stays,
+                a_step_touches_few_rows_and_says_where_it_ended,
+                attempts_have_an_age_of_their_own,
+                the_audit_log_has_an_age_of_its_own,
+                an_organizations_retention_is_its_own,
+                retention_and_replays_go_side_by_side,
+                steps_and_writers_do_not_disturb_each_other;
             admin:
                 organizations_and_sandboxes_are_unique_and_listed,
                 a_key_is_found_by_its_hash_until_it_is_revoked_or_ends,
@@ -197,6 +207,7 @@ mod tests {
             include_str!("ownership.rs"),
             include_str!("record.rs"),
             include_str!("replay.rs"),
+            include_str!("retention.rs"),
             include_str!("resources.rs"),
             include_str!("secrets.rs"),
         ];

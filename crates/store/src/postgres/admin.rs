@@ -113,10 +113,10 @@ fn findable(name: &str, what: &'static str) -> Result<(), StoreError> {
 // ---- organizations and sandboxes ----
 
 pub(super) async fn create_organization(session: &Session, new: &NewOrganization, entry: &AuditEntry) -> Done<()> {
-    let Organization { id, name, created_at, created_by } = &new.organization;
-    let sql =
-        "INSERT INTO organization (id, name, created_at, created_by) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING";
-    if session.execute(sql, &[id, name, &created_at.millis(), created_by]).await? == 0 {
+    let Organization { id, name, retention, created_at, created_by } = &new.organization;
+    let sql = "INSERT INTO organization (id, name, created_at, created_by, retention) VALUES ($1, $2, $3, $4, $5) \
+               ON CONFLICT DO NOTHING";
+    if session.execute(sql, &[id, name, &created_at.millis(), created_by, &json_of(retention)?]).await? == 0 {
         return Err(StoreError::Conflict(Conflict::Taken(format!("the organization id {id:?}"))).into());
     }
     if let Some(sandbox) = &new.sandbox {
@@ -129,10 +129,26 @@ fn read_organization(row: &Row) -> Done<(Organization, Vec<u8>)> {
     let id: String = col(row, 0)?;
     let key = id.clone().into_bytes();
     let created_at = Timestamp(col(row, 2)?);
-    Ok((Organization { id, name: col(row, 1)?, created_at, created_by: col(row, 3)? }, key))
+    let retention: Option<&str> = col(row, 4)?;
+    let retention = retention.map(from_json).transpose()?.unwrap_or_default();
+    Ok((Organization { id, name: col(row, 1)?, retention, created_at, created_by: col(row, 3)? }, key))
 }
 
-const ORGANIZATION: &str = "SELECT id, name, created_at, created_by FROM organization WHERE id = $1";
+pub(super) async fn update_organization(
+    session: &Session,
+    organization: &Organization,
+    entry: &AuditEntry,
+) -> Done<()> {
+    let Organization { id, name, retention, .. } = organization;
+    findable(id, "organization")?;
+    let sql = "UPDATE organization SET name = $2, retention = $3 WHERE id = $1";
+    if session.execute(sql, &[id, name, &json_of(retention)?]).await? == 0 {
+        return Err(StoreError::NotFound("organization").into());
+    }
+    audit(session, entry).await
+}
+
+const ORGANIZATION: &str = "SELECT id, name, created_at, created_by, retention FROM organization WHERE id = $1";
 
 pub(super) async fn organization(session: &Session, id: &str) -> Done<Organization> {
     findable(id, "organization")?;
@@ -141,7 +157,7 @@ pub(super) async fn organization(session: &Session, id: &str) -> Done<Organizati
 }
 
 pub(super) async fn organizations(session: &Session, wanted: &Page) -> Done<Listed<Organization>> {
-    let sql = "SELECT id, name, created_at, created_by FROM organization WHERE true";
+    let sql = "SELECT id, name, created_at, created_by, retention FROM organization WHERE true";
     page(session, sql, By::Text("id"), &[], wanted, read_organization).await
 }
 

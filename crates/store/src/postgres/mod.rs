@@ -36,6 +36,7 @@ mod pool;
 mod record;
 mod replay;
 mod resources;
+mod retain;
 mod rows;
 mod session;
 mod shards;
@@ -54,9 +55,10 @@ use crate::lookup::{
     AttemptView, DeliveryFilter, EventFilter, EventView, ExecutionView, Listed, MessageFilter, MessageView, Page,
 };
 use crate::shared::change::{each_done, recorded_at};
+use crate::shared::retaining::again;
 use crate::work::{
-    AcceptError, Accepted, Due, DueDeliveries, DueMessages, Finish, Finished, Lease, LiveVersion, NewExecution, Record,
-    Recorded, ReplayStep, ReplayStepped, RunningReplay,
+    AcceptError, Accepted, Due, DueDeliveries, DueMessages, Finish, Finished, Kept, Lease, LiveVersion, NewExecution,
+    Record, Recorded, ReplayStep, ReplayStepped, RetainStep, Retained, RunningReplay,
 };
 use crate::{Result, Store, StoreError, Use};
 use accept::Accepting;
@@ -398,6 +400,10 @@ impl Store for PostgresStore {
         lookup!(self.readers, |session| admin::organizations(session, &page))
     }
 
+    async fn update_organization(&self, organization: Organization, audit: AuditEntry) -> Result<()> {
+        unit!(self.writers, |session| admin::update_organization(session, &organization, &audit))
+    }
+
     async fn create_sandbox(&self, sandbox: Sandbox, audit: AuditEntry) -> Result<()> {
         unit!(self.writers, |session| admin::create_sandbox(session, &sandbox, &audit))
     }
@@ -532,6 +538,18 @@ impl Store for PostgresStore {
 
     async fn delete_campaign(&self, edit: Edit<CampaignId>, audit: AuditEntry) -> Result<()> {
         unit!(self.writers, |session| resources::delete_campaign(session, edit, &audit))
+    }
+
+    async fn kept(&self) -> Result<Vec<Kept>> {
+        lookup!(self.readers, |session| retain::kept(session, &self.facts))
+    }
+
+    async fn retain(&self, step: RetainStep) -> Result<Retained> {
+        let found = lookup!(self.readers, |session| retain::look(session, &self.facts, &step))?;
+        match unit!(self.writers, |session| retain::take(session, &self.facts, &step, &found)) {
+            Err(StoreError::Changed) => Ok(again(&step)),
+            retained => retained,
+        }
     }
 
     async fn create_replay(&self, replay: Replay, audit: AuditEntry) -> Result<Replay> {

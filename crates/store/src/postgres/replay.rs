@@ -320,9 +320,9 @@ const FOLLOWED: &str = "UPDATE event v SET followed = true FROM unnest($2::bigin
 
 const AGAIN: &str = concat!(
     "WITH done AS (UPDATE event v SET delivery = n.delivery, due_at = n.due_at, first_due = n.first_due, \
-     ended_at = NULL, followed = true, payload = n.payload, replay = $7 \
-     FROM unnest($2::bigint[], $3::smallint[], $4::bigint[], $5::bigint[], $6::smallint[]) \
-     AS n (seq, delivery, due_at, first_due, payload) WHERE v.sbx = $1 AND v.seq = n.seq RETURNING v.*) SELECT ",
+     ended_at = NULL, followed = v.followed OR n.followed, payload = n.payload, replay = $7 \
+     FROM unnest($2::bigint[], $3::smallint[], $4::bigint[], $5::bigint[], $6::smallint[], $8::boolean[]) \
+     AS n (seq, delivery, due_at, first_due, payload, followed) WHERE v.sbx = $1 AND v.seq = n.seq RETURNING v.*) SELECT ",
     event_columns!(),
     ", m.user_id, m.namespace, m.address FROM done v JOIN message m ON m.sbx = v.sbx AND m.exec = v.exec \
      AND m.ord = v.ord WHERE v.delivery = 1 ORDER BY v.seq"
@@ -352,8 +352,10 @@ async fn start_again(
     let due_at: Vec<Option<i64>> = again.iter().map(|again| again.due_at.map(Timestamp::millis)).collect();
     let first_due: Vec<i64> = again.iter().map(|again| again.first_due.millis()).collect();
     let payloads: Vec<i16> = again.iter().map(|again| i16::from(payload_code(again.payload))).collect();
-    let rows =
-        session.query(AGAIN, &[&sbx, &sequences, &deliveries, &due_at, &first_due, &payloads, &replay.0]).await?;
+    let followed_too: Vec<bool> = again.iter().map(|again| again.followed).collect();
+    let rows = session
+        .query(AGAIN, &[&sbx, &sequences, &deliveries, &due_at, &first_due, &payloads, &replay.0, &followed_too])
+        .await?;
     let events = rows.iter().map(|row| Ok((read_event(row, 0)?, recipient(row, EVENT_COLUMNS)?)));
     let events = events.collect::<Done<Vec<_>>>()?;
     let wanted = events.iter().map(|(event, _)| (sbx, event.key.message.execution));

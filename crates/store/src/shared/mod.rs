@@ -5,5 +5,6 @@ pub mod change;
 pub mod facts;
 pub mod listing;
 pub mod replaying;
+pub mod retaining;
 pub mod rows;
 pub mod sealing;

@@ -6,6 +6,7 @@ use crate::shared::rows::EventRow;
 use crate::{Conflict, StoreError};
 use model::clock::Timestamp;
 use model::delivery::StoredDelivery;
+use model::ids::ReplayId;
 use model::replay::{Replay, ReplayProgress, ReplayState};
 use model::webhook::{Payload, Webhook};
 
@@ -80,6 +81,23 @@ pub struct Again {
     /// The attempt that succeeded is in the event's row, and goes to the others before the delivery starts again.
     pub had_succeeded: bool,
     pub payload: Payload,
+    /// Others of its message wait for it, or it for another.
+    pub followed: bool,
+}
+
+impl Again {
+    /// The event's row as it then is.
+    pub fn applied_to(&self, row: EventRow, replay: ReplayId) -> EventRow {
+        EventRow {
+            delivery: self.delivery,
+            due_at: self.due_at,
+            first_due: Some(self.first_due),
+            ended_at: None,
+            payload: self.payload,
+            replay: Some(replay),
+            ..row
+        }
+    }
 }
 
 /// What a replay does to one message.
@@ -117,7 +135,11 @@ pub fn of_message(
             first_due: webhook.active_time(now),
             had_succeeded: event.delivery == StoredDelivery::Succeeded,
             payload: if had_none { webhook.settings.payload } else { event.payload },
+            followed: true,
         });
+    }
+    if let (None, [only]) = (under_way, done.again.as_mut_slice()) {
+        only.followed = false;
     }
     done.followed = under_way.filter(|_| !done.again.is_empty());
     done

@@ -121,7 +121,7 @@ impl MessageRow {
 }
 
 /// An event as stored, with its delivery.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct EventRow {
     pub sequence: i64,
     pub key: EventKey,

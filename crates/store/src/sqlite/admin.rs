@@ -7,7 +7,7 @@ use crate::envelope::MasterKey;
 use crate::lookup::{Listed, Page};
 use crate::shared::facts::SandboxFacts;
 use crate::shared::listing::{cursor_bytes, hex};
-use crate::shared::rows::json_of;
+use crate::shared::rows::{from_json, json_of};
 use crate::shared::sealing::{campaign_status, seal_webhook, status_text, unseal_webhook};
 use crate::{Conflict, Result, StoreError};
 use model::campaign::{Campaign, CampaignStatus, CampaignVersion};
@@ -107,11 +107,28 @@ pub(super) fn create_organization(tx: &Tx<'_>, new: &NewOrganization, entry: &Au
         return Err(StoreError::Conflict(Conflict::Taken(format!("the organization id {:?}", organization.id))));
     }
     tx.connection.execute(
-        "INSERT INTO organization (id, name, created_at, created_by) VALUES (?1, ?2, ?3, ?4)",
-        params![organization.id, organization.name, organization.created_at.millis(), organization.created_by],
+        "INSERT INTO organization (id, name, created_at, created_by, retention) VALUES (?1, ?2, ?3, ?4, ?5)",
+        params![
+            organization.id,
+            organization.name,
+            organization.created_at.millis(),
+            organization.created_by,
+            json_of(&organization.retention)?
+        ],
     )?;
     if let Some(sandbox) = &new.sandbox {
         insert_sandbox(tx, sandbox)?;
+    }
+    audit(tx, entry)
+}
+
+pub(super) fn update_organization(tx: &Tx<'_>, organization: &Organization, entry: &AuditEntry) -> Result<()> {
+    let changed = tx.connection.execute(
+        "UPDATE organization SET name = ?2, retention = ?3 WHERE id = ?1",
+        params![organization.id, organization.name, json_of(&organization.retention)?],
+    )?;
+    if changed == 0 {
+        return Err(StoreError::NotFound("organization"));
     }
     audit(tx, entry)
 }
@@ -120,10 +137,12 @@ fn read_organization(row: &Row<'_>) -> Result<(Organization, Vec<u8>)> {
     let id: String = row.get(0)?;
     let key = id.clone().into_bytes();
     let created_at = Timestamp(row.get(2)?);
-    Ok((Organization { id, name: row.get(1)?, created_at, created_by: row.get(3)? }, key))
+    let retention: Option<String> = row.get(4)?;
+    let retention = retention.as_deref().map(from_json).transpose()?.unwrap_or_default();
+    Ok((Organization { id, name: row.get(1)?, retention, created_at, created_by: row.get(3)? }, key))
 }
 
-const ORGANIZATION: &str = "SELECT id, name, created_at, created_by FROM organization WHERE";
+const ORGANIZATION: &str = "SELECT id, name, created_at, created_by, retention FROM organization WHERE";
 
 pub(super) fn organization(connection: &Connection, id: &str) -> Result<Organization> {
     let mut query = connection.prepare_cached(&format!("{ORGANIZATION} id = ?1"))?;

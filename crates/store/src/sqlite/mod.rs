@@ -13,6 +13,7 @@ mod migrate;
 mod readers;
 mod record;
 mod replay;
+mod retain;
 mod rows;
 mod shards;
 #[cfg(test)]
@@ -25,9 +26,10 @@ use crate::lookup::{
     AttemptView, DeliveryFilter, EventFilter, EventView, ExecutionView, Listed, MessageFilter, MessageView, Page,
 };
 use crate::shared::change::{each_done, recorded_at};
+use crate::shared::retaining::again;
 use crate::work::{
-    AcceptError, Accepted, Due, DueDeliveries, DueMessages, Finish, Finished, Lease, LiveVersion, NewExecution, Record,
-    Recorded, ReplayStep, ReplayStepped, RunningReplay,
+    AcceptError, Accepted, Due, DueDeliveries, DueMessages, Finish, Finished, Kept, Lease, LiveVersion, NewExecution,
+    Record, Recorded, ReplayStep, ReplayStepped, RetainStep, Retained, RunningReplay,
 };
 use crate::{Result, Store, StoreError, Use};
 use async_trait::async_trait;
@@ -440,6 +442,10 @@ impl Store for SqliteStore {
         self.read(move |connection| admin::organizations(connection, &page)).await
     }
 
+    async fn update_organization(&self, organization: Organization, audit: AuditEntry) -> Result<()> {
+        self.write(move |tx| admin::update_organization(tx, &organization, &audit)).await
+    }
+
     async fn create_sandbox(&self, sandbox: Sandbox, audit: AuditEntry) -> Result<()> {
         self.write(move |tx| admin::create_sandbox(tx, &sandbox, &audit)).await
     }
@@ -583,6 +589,20 @@ impl Store for SqliteStore {
 
     async fn delete_campaign(&self, edit: Edit<CampaignId>, audit: AuditEntry) -> Result<()> {
         self.write(move |tx| admin::delete_campaign(tx, edit, &audit)).await
+    }
+
+    async fn kept(&self) -> Result<Vec<Kept>> {
+        let facts = Arc::clone(&self.facts);
+        self.read(move |connection| retain::kept(connection, &facts)).await
+    }
+
+    async fn retain(&self, step: RetainStep) -> Result<Retained> {
+        let facts = Arc::clone(&self.facts);
+        let found = self.read(move |connection| retain::look(connection, &facts, &step)).await?;
+        match self.write(move |tx| retain::take(tx, &step, found)).await {
+            Err(StoreError::Changed) => Ok(again(&step)),
+            retained => retained,
+        }
     }
 
     async fn create_replay(&self, replay: Replay, audit: AuditEntry) -> Result<Replay> {

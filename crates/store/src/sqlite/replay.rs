@@ -1,7 +1,7 @@
 //! Replays: as resources, and step by step.
 
 use super::admin::{audit_only, known_webhook, page};
-use super::deliver::{due_delivery, keep_success};
+use super::deliver::keep_success;
 use super::facts::Facts;
 use super::find::Finder;
 use super::record::holds;
@@ -11,17 +11,19 @@ use crate::admin::Edit;
 use crate::lookup::{Listed, Page};
 use crate::shared::change;
 use crate::shared::facts::SandboxFacts;
-use crate::shared::replaying::{self, Again, OfMessage, Seen};
-use crate::shared::rows::{EventRow, json_of, payload_code};
+use crate::shared::replaying::{self, Again, Seen};
+use crate::shared::rows::{EventRow, ToDue, json_of, payload_code};
 use crate::work::{ReplayStep, ReplayStepped, RunningReplay};
 use crate::{Result, StoreError};
 use model::clock::Timestamp;
 use model::delivery::StoredDelivery;
+use model::execution::Recipient;
 use model::ids::{MessageKey, ReplayId, SandboxId};
 use model::replay::{Replay, ReplayProgress, ReplaySettings, ReplayState};
 use model::tenancy::AuditEntry;
-use model::webhook::{Stamps, Webhook};
+use model::webhook::Stamps;
 use rusqlite::{Connection, OptionalExtension, Row, params};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 const COLUMNS: &str = "r.id, s.id, r.settings, r.state, r.reason, r.start, r.position, r.until, r.replayed, r.skipped, \
@@ -207,13 +209,27 @@ pub(super) fn take(tx: &mut Tx<'_>, step: &ReplayStep, seen: Seen) -> Result<Rep
         store(tx.connection, &present)?;
         return Ok(ReplayStepped::default());
     };
-    let (mut made_due, mut skipped, mut pending) = (Vec::new(), 0, Vec::new());
+    let (mut made_due, mut skipped, mut due) = (Vec::new(), 0, Vec::new());
     for (message, chosen) in by_message(tx.connection, sandbox.sbx, &seen.chosen)? {
-        let of_message = decide(tx, &sandbox, &webhook, (message, &chosen), step.now)?;
+        let Some((recipient, events)) = message_with_events(tx.connection, sandbox.sbx, message, &chosen)? else {
+            continue;
+        };
+        let execution = facts.stored_execution(tx.connection, sandbox.sbx, message.execution)?;
+        let is_wanted = |event: &EventRow| change::wanting(Some(&webhook), &execution, &event.outcome).is_some();
+        let sequences: Vec<i64> = chosen.iter().map(|event| event.sequence).collect();
+        let of_message = replaying::of_message(&events, &sequences, &webhook, is_wanted, step.now);
         for again in &of_message.again {
             start_again(tx, sandbox.sbx, again, step.id)?;
             made_due.push(again.sequence);
-            pending.extend((again.delivery == StoredDelivery::Pending).then_some(again.sequence));
+        }
+        let first = of_message.again.first().filter(|first| first.delivery == StoredDelivery::Pending);
+        if let Some(first) = first
+            && let Some(row) = events.into_iter().find(|event| event.sequence == first.sequence)
+        {
+            let row = first.applied_to(row, step.id);
+            let to_due = ToDue::of(&row);
+            let tenant = Arc::clone(&sandbox.tenant);
+            due.push(to_due.with(row.into_event(recipient, tenant, Arc::clone(&execution.facts))));
         }
         if let Some(other) = of_message.followed {
             let sql = "UPDATE event SET followed = 1 WHERE sbx = ?1 AND seq = ?2";
@@ -221,50 +237,48 @@ pub(super) fn take(tx: &mut Tx<'_>, step: &ReplayStep, seen: Seen) -> Result<Rep
         }
         skipped += of_message.skipped;
     }
-    let mut due = Vec::with_capacity(pending.len());
-    for sequence in pending {
-        due.extend(due_delivery(tx.connection, &facts, sandbox.sbx, sequence)?);
-    }
     let replay = replaying::after_step(seen, &made_due, skipped, step.now);
     store(tx.connection, &replay)?;
     Ok(ReplayStepped { running: replay.state == ReplayState::Running, due, replayed: made_due.len() })
 }
 
 /// The chosen events by their messages, in the order of the feed. One that is gone meanwhile is left out.
-fn by_message(connection: &Connection, sbx: i64, chosen: &[i64]) -> Result<Vec<(MessageKey, Vec<i64>)>> {
-    let mut messages: Vec<(MessageKey, Vec<i64>)> = Vec::new();
-    let mut places = std::collections::HashMap::new();
+fn by_message(connection: &Connection, sbx: i64, chosen: &[i64]) -> Result<Vec<(MessageKey, Vec<EventRow>)>> {
+    let mut messages: Vec<(MessageKey, Vec<EventRow>)> = Vec::new();
+    let mut places = HashMap::new();
     for sequence in chosen {
         let Some(event) = find_event(connection, sbx, *sequence)? else { continue };
-        let place = *places.entry(event.key.message).or_insert(messages.len());
+        let key = event.key.message;
+        let place = *places.entry(key).or_insert(messages.len());
         match messages.get_mut(place) {
-            Some((_, sequences)) => sequences.push(*sequence),
-            None => messages.push((event.key.message, vec![*sequence])),
+            Some((_, events)) => events.push(event),
+            None => messages.push((key, vec![event])),
         }
     }
     Ok(messages)
 }
 
-fn decide(
-    tx: &Tx<'_>,
-    sandbox: &SandboxFacts,
-    webhook: &Webhook,
-    (key, chosen): (MessageKey, &[i64]),
-    now: Timestamp,
-) -> Result<OfMessage> {
-    let (connection, facts) = (tx.connection, &tx.state.facts);
-    let Some(message) = find_message(connection, sandbox.sbx, key)? else { return Ok(OfMessage::default()) };
+/// Whom a message is for, and all its events in the order recorded.
+fn message_with_events(
+    connection: &Connection,
+    sbx: i64,
+    key: MessageKey,
+    known: &[EventRow],
+) -> Result<Option<(Arc<Recipient>, Vec<EventRow>)>> {
+    let Some(message) = find_message(connection, sbx, key)? else { return Ok(None) };
     let mut events: Vec<EventRow> = Vec::new();
     let mut next = message.last_event;
     while let Some(sequence) = next {
-        let Some(event) = find_event(connection, sandbox.sbx, sequence)? else { break };
+        let event = match known.iter().find(|event| event.sequence == sequence) {
+            Some(known) => Some(known.clone()),
+            None => find_event(connection, sbx, sequence)?,
+        };
+        let Some(event) = event else { break };
         next = event.previous;
         events.push(event);
     }
     events.reverse();
-    let execution = facts.stored_execution(connection, sandbox.sbx, key.execution)?;
-    let is_wanted = |event: &EventRow| change::wanting(Some(webhook), &execution, &event.outcome).is_some();
-    Ok(replaying::of_message(&events, chosen, webhook, is_wanted, now))
+    Ok(Some((message.recipient, events)))
 }
 
 fn start_again(tx: &Tx<'_>, sbx: i64, again: &Again, replay: ReplayId) -> Result<()> {
@@ -272,8 +286,8 @@ fn start_again(tx: &Tx<'_>, sbx: i64, again: &Again, replay: ReplayId) -> Result
         keep_success(tx, sbx, again.sequence)?;
     }
     let mut update = tx.connection.prepare_cached(
-        "UPDATE event SET delivery = ?3, due_at = ?4, first_due = ?5, ended_at = NULL, followed = 1, payload = ?6, \
-         replay = ?7 WHERE sbx = ?1 AND seq = ?2",
+        "UPDATE event SET delivery = ?3, due_at = ?4, first_due = ?5, ended_at = NULL, payload = ?6, replay = ?7, \
+         followed = max(followed, ?8) WHERE sbx = ?1 AND seq = ?2",
     )?;
     update.execute(params![
         sbx,
@@ -282,7 +296,8 @@ fn start_again(tx: &Tx<'_>, sbx: i64, again: &Again, replay: ReplayId) -> Result
         again.due_at.map(Timestamp::millis),
         again.first_due.millis(),
         payload_code(again.payload),
-        replay.bytes()
+        replay.bytes(),
+        again.followed
     ])?;
     Ok(())
 }

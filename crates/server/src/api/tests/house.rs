@@ -214,8 +214,13 @@ async fn found(store: &dyn Store, now: Timestamp) -> String {
         resource: String::new(),
         detail: Value::Null,
     };
-    let organization =
-        Organization { id: ims_org.clone(), name: "Default".to_owned(), created_at: now, created_by: by.clone() };
+    let organization = Organization {
+        id: ims_org.clone(),
+        name: "Default".to_owned(),
+        retention: Default::default(),
+        created_at: now,
+        created_by: by.clone(),
+    };
     let sandbox = Sandbox {
         id: SandboxId::new(now, &Random),
         ims_org: ims_org.clone(),

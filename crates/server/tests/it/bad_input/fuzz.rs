@@ -43,6 +43,11 @@ fn valid<'a>(stage: &'a Stage, operation: &Operation, other_webhook: &str) -> Va
     let (caller, id, body) = match (operation.method.as_str(), operation.path.as_str()) {
         ("POST", "/ajo/im/executions/unitary" | "/ajo/im/executions/highthroughput") => (admin, "", sent),
         ("POST", "/v1/organizations") => (admin, "", json!({"id": "fuzz@EsitoOrg", "name": "Fuzz"})),
+        ("PUT", "/v1/organizations/{id}") => (
+            admin,
+            "acme@EsitoOrg",
+            json!({"name": "Fuzz", "retention": {"eventsDays": 9, "attemptsDays": 1, "auditLogDays": 1}}),
+        ),
         ("POST", "/v1/sandboxes") => (admin, "", json!({"name": "fuzz", "imsOrg": "acme@EsitoOrg"})),
         ("POST", "/v1/api-keys") => (admin, "", key),
         ("POST", "/v1/replays") => (&stage.empty, "", replay),
