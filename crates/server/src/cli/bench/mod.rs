@@ -7,12 +7,14 @@
 //! | modules | what |
 //! |---|---|
 //! | [`sink`], [`ledger`], [`relay`] | the endpoint and what it counts; the mail relays |
+//! | [`age`] | a store that fills and grows old, without a server |
 //! | [`load`], [`caller`], [`connections`], [`pace`], [`plan`] | the callers |
 //! | [`process`], [`account`], [`server`], [`stage`] | the processes, and what the kernel says of them |
-//! | [`raw`], [`deliver`], [`open_loop`], [`hang`], [`backlog`], [`many`], [`replay`], [`idle`] | the scenarios |
+//! | [`raw`], [`deliver`], [`open_loop`], [`hang`], [`backlog`], [`many`], [`replay`], [`retention`], [`idle`] | the scenarios |
 //! | [`report`], [`compare`] | what they found |
 
 mod account;
+mod age;
 mod backlog;
 mod caller;
 mod compare;
@@ -33,6 +35,7 @@ mod raw;
 mod relay;
 mod replay;
 mod report;
+mod retention;
 mod server;
 mod sink;
 mod stage;
@@ -70,6 +73,8 @@ enum Scenario {
     ManyWebhooks(Paced),
     /// A replay of many events beside live traffic, and one through five kills
     Replay(Paced),
+    /// Many days of events through retention: how large the store gets, and whether it levels off
+    Retention(Settings),
     /// A server with nothing to do: start, memory, processor time
     Idle(Settings),
     /// Compares two results as `--json` printed them
@@ -80,6 +85,9 @@ enum Scenario {
     /// Mail relays: one of the bench's processes
     #[command(hide = true)]
     Relays(relay::Relays),
+    /// Fills a store as days go by: one of the bench's processes
+    #[command(hide = true)]
+    Age(age::Age),
     /// Callers: one of the bench's processes
     #[command(hide = true)]
     Load(load::Load),
@@ -162,7 +170,7 @@ impl Bench {
     pub async fn run(self) -> Outcome {
         let settings = match &self.scenario {
             Scenario::Raw(raw::Raw { settings, .. }) | Scenario::Deliver(settings) => settings,
-            Scenario::Single(settings) | Scenario::Idle(settings) => settings,
+            Scenario::Single(settings) | Scenario::Idle(settings) | Scenario::Retention(settings) => settings,
             Scenario::OpenLoop(paced) | Scenario::Hang(paced) | Scenario::HangRelay(paced) => &paced.settings,
             Scenario::Backlog(paced) | Scenario::ManyWebhooks(paced) | Scenario::Replay(paced) => &paced.settings,
             _ => return self.scenario.help_out().await,
@@ -193,6 +201,7 @@ impl Scenario {
             Self::Sink(sink) => sink.run().await,
             Self::Relays(relays) => relays.run().await,
             Self::Load(load) => load.run().await,
+            Self::Age(age) => age.run().await,
             _ => Ok(()),
         }
     }
@@ -208,8 +217,11 @@ impl Scenario {
             Self::Backlog(paced) => backlog::measure(paced).await,
             Self::ManyWebhooks(paced) => many::measure(paced).await,
             Self::Replay(paced) => replay::measure(paced).await,
+            Self::Retention(settings) => retention::measure(settings).await,
             Self::Idle(settings) => idle::measure(settings).await,
-            Self::Compare(_) | Self::Sink(_) | Self::Relays(_) | Self::Load(_) => Err("no scenario".to_owned()),
+            Self::Compare(_) | Self::Sink(_) | Self::Relays(_) | Self::Load(_) | Self::Age(_) => {
+                Err("no scenario".to_owned())
+            }
         }
     }
 

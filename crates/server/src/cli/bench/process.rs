@@ -91,3 +91,23 @@ pub async fn run(arguments: &[String], limit: Duration) -> Result<String, String
         Err("the callers failed".to_owned())
     }
 }
+
+/// Runs a process to its end; `told` gets each line that it prints, and what the kernel says of it then.
+pub async fn watch(
+    arguments: &[String],
+    limit: Duration,
+    mut told: impl FnMut(&str, &Account) -> Result<(), String>,
+) -> Result<(), String> {
+    let mut child = command(&[], arguments)?.spawn().map_err(|error| error.to_string())?;
+    let pid = child.id().ok_or("a process of the bench has ended")?;
+    let mut lines = BufReader::new(child.stdout.take().ok_or("no output")?).lines();
+    let name = arguments.join(" ");
+    let ended = tokio::time::timeout(limit, async {
+        while let Some(line) = lines.next_line().await.map_err(|error| error.to_string())? {
+            told(&line, &Account::of(pid)?)?;
+        }
+        child.wait().await.map_err(|error| error.to_string())
+    });
+    let status = ended.await.map_err(|_| format!("`esito {name}` did not end in time"))??;
+    if status.success() { Ok(()) } else { Err(format!("`esito {name}` failed")) }
+}

@@ -27,9 +27,9 @@ pub async fn measure(paced: &Paced) -> Result<Report, String> {
     let hook = [stage.server.make_one(Sandbox::new(HOOK, HOOK, stage.endpoint.url("hook/0"))).await?];
     progress("the maximum");
     let maximum = maximum(&stage, &hook, settings.size(200, 60_000, 200_000), settings.size(5.0, 8.0, 20.0)).await?;
-    // Live traffic takes a quarter of what goes, and the replay another.
+    // Live traffic takes a quarter of what goes, and the replay a tenth: a million events in some minutes.
     let rate = paced.rate.map_or(maximum / 4.0, f64::from);
-    let per_second = (maximum / 4.0).clamp(1.0, MOST_PER_SECOND);
+    let per_second = (maximum / 10.0).clamp(1.0, MOST_PER_SECOND);
     let wanted = settings.events(400, 60_000, 1_000_000);
     progress(&format!("{wanted} events to be replayed"));
     let filled = stage.at_full_speed(&hook, MOST_RECIPIENTS, wanted, settings.size(5.0, 20.0, 120.0)).await?;

@@ -84,6 +84,18 @@ impl Server {
         Ok(Self { process, arguments, folder: folder.to_owned(), key, ready_ms, client })
     }
 
+    /// The words that have another command use the same configuration.
+    pub fn configuration(&self) -> Vec<String> {
+        let mut words = self.arguments.iter();
+        let mut kept = Vec::new();
+        while let Some(word) = words.next() {
+            if ["--config", "--set"].contains(&word.as_str()) {
+                kept.extend([word.clone()].into_iter().chain(words.next().cloned()));
+            }
+        }
+        kept
+    }
+
     /// Kills it and starts it again on the same store.
     pub async fn crash_and_restart(self) -> Result<Self, String> {
         let Self { process, arguments, folder, key, client, .. } = self;
