@@ -1,6 +1,7 @@
 //! The commands: one file each.
 
 mod api_key_create;
+mod backup;
 mod bench;
 mod certificate;
 mod client;
@@ -46,6 +47,10 @@ enum Command {
     Send(send::Send),
     /// Delivers feedback events once more, and shows how far it has come
     Replay(replay::Replay),
+    /// Copies the SQLite database, beside a server that goes on, and checks the copy
+    Backup(backup::Backup),
+    /// Puts a copy that `backup` made in the place of the SQLite database
+    Restore(backup::Restore),
     /// API keys
     #[command(subcommand)]
     ApiKey(ApiKeyCommand),
@@ -117,6 +122,8 @@ pub fn run() -> ExitCode {
         Command::Listen(command) => on_runtime(command.run()),
         Command::Send(command) => on_runtime(command.run()),
         Command::Replay(command) => on_runtime(command.run()),
+        Command::Backup(command) => on_runtime(command.run()),
+        Command::Restore(command) => on_runtime(command.run()),
         Command::ApiKey(ApiKeyCommand::Create(command)) => on_runtime(command.run()),
         Command::Bench(command) => on_runtime(command.run()),
         Command::Openapi => openapi::run(),

@@ -354,27 +354,29 @@ impl Finder<'_> {
     ) -> Done<(Vec<i64>, i64)> {
         let sbx = self.sbx(filter.event.sandbox).await?;
         let held = is_held(self.session, sbx).await?;
-        let mut position = progress.position;
+        let mut conditions = event_conditions(sbx, &filter.event);
+        if filter.state.is_some() {
+            conditions.plain(shown_as(filter.state, held));
+        }
+        let (mut position, until) = (progress.position, progress.until);
         for _ in 0..WINDOWS {
-            let window =
-                self.session.query_opt(WINDOW_END, &[&sbx, &position, &progress.until, &WINDOW_OFFSET]).await?;
-            let window: i64 = window.as_ref().map_or(Ok(progress.until), |row| col(row, 0))?;
-            let mut conditions = event_conditions(sbx, &filter.event);
-            if filter.state.is_some() {
-                conditions.plain(shown_as(filter.state, held));
-            }
-            conditions.and("v.seq > ?", position, Type::INT8);
-            conditions.and("v.seq <= ?", window, Type::INT8);
+            // The rows come one by one, and no more of them are looked at than it takes.
             let sql = format!(
-                "SELECT v.seq FROM event v JOIN execution e ON e.sbx = v.sbx AND e.exec = v.exec \
+                "SELECT v.seq FROM (SELECT * FROM event WHERE sbx = $1 AND seq > {position} AND seq <= {until} \
+                 ORDER BY seq LIMIT {WINDOW}) v JOIN execution e ON e.sbx = v.sbx AND e.exec = v.exec \
                  JOIN message m ON m.sbx = v.sbx AND m.exec = v.exec AND m.ord = v.ord \
                  WHERE {} ORDER BY v.seq LIMIT {limit}",
                 conditions.sql
             );
             let rows = conditions.rows(self.session, &sql).await?;
             let chosen = rows.iter().map(|row| col(row, 0)).collect::<Done<Vec<i64>>>()?;
-            position = chosen.last().copied().filter(|_| chosen.len() == limit).unwrap_or(window);
-            if !chosen.is_empty() || position >= progress.until {
+            if chosen.len() == limit {
+                let last = chosen.last().copied().unwrap_or(position);
+                return Ok((chosen, last));
+            }
+            let end = self.session.query_opt(WINDOW_END, &[&sbx, &position, &until, &WINDOW_OFFSET]).await?;
+            position = end.as_ref().map_or(Ok(until), |row| col(row, 0))?;
+            if !chosen.is_empty() || position >= until {
                 return Ok((chosen, position));
             }
         }

@@ -265,27 +265,34 @@ impl Finder<'_> {
         let mut end = self.connection.prepare_cached(
             "SELECT seq FROM event WHERE sbx = ?1 AND seq > ?2 AND seq <= ?3 ORDER BY seq LIMIT 1 OFFSET ?4",
         )?;
+        let mut conditions = self.event_conditions(sbx, &filter.event);
+        if filter.state.is_some() {
+            conditions.plain(shown_as(filter.state, held));
+        }
+        // The rows come one by one, and no more of them are looked at than it takes.
+        let first = conditions.values.len();
+        let sql = format!(
+            "SELECT v.seq FROM (SELECT * FROM event WHERE sbx = ?1 AND seq > ?{} AND seq <= ?{} ORDER BY seq LIMIT {WINDOW}) v \
+             CROSS JOIN execution e ON e.sbx = v.sbx AND e.exec = v.exec WHERE {} LIMIT ?{}",
+            first + 1,
+            first + 2,
+            conditions.sql,
+            first + 3
+        );
+        let mut query = self.connection.prepare_cached(&sql)?;
         let mut position = progress.position;
         for _ in 0..WINDOWS {
-            let values = (sbx, position, progress.until, WINDOW - 1);
-            let window: Option<i64> = end.query_row(values, |row| row.get(0)).optional()?;
-            let window = window.unwrap_or(progress.until);
-            let mut conditions = self.event_conditions(sbx, &filter.event);
-            if filter.state.is_some() {
-                conditions.plain(shown_as(filter.state, held));
+            let mut values = conditions.values.clone();
+            let limit_value = i64::try_from(limit).unwrap_or(i64::MAX);
+            values.extend([position, progress.until, limit_value].map(Value::Integer));
+            let chosen =
+                query.query_map(params_from_iter(values), |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()?;
+            if chosen.len() == limit {
+                let last = chosen.last().copied().unwrap_or(position);
+                return Ok((chosen, last));
             }
-            conditions.and("v.seq > ?", position);
-            conditions.and("v.seq <= ?", window);
-            let sql = format!(
-                "SELECT v.seq FROM event v JOIN execution e ON e.sbx = v.sbx AND e.exec = v.exec \
-                 WHERE {} ORDER BY v.seq LIMIT {limit}",
-                conditions.sql
-            );
-            let mut query = self.connection.prepare_cached(&sql)?;
-            let chosen = query
-                .query_map(params_from_iter(conditions.values), |row| row.get(0))?
-                .collect::<rusqlite::Result<Vec<i64>>>()?;
-            position = chosen.last().copied().filter(|_| chosen.len() == limit).unwrap_or(window);
+            let window = (sbx, position, progress.until, WINDOW - 1);
+            position = end.query_row(window, |row| row.get(0)).optional()?.unwrap_or(progress.until);
             if !chosen.is_empty() || position >= progress.until {
                 return Ok((chosen, position));
             }

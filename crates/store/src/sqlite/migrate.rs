@@ -42,6 +42,11 @@ fn run(connection: &mut Connection, file: &Path, steps: &[Migration]) -> Result<
     Ok(())
 }
 
+/// The version of a database's schema: one that this program knows.
+pub(super) fn schema_of(connection: &Connection) -> Result<i64> {
+    verify(connection, MIGRATIONS)
+}
+
 /// The version of the schema, after a check that it was made by these very steps.
 fn verify(connection: &Connection, steps: &[Migration]) -> Result<i64> {
     let present: i64 = connection.query_row("SELECT coalesce(max(version), 0) FROM migration", [], |row| row.get(0))?;
@@ -86,6 +91,8 @@ fn back_up(connection: &Connection, file: &Path, version: i64) -> Result<()> {
     }
     let path = unfinished.to_str().ok_or_else(|| StoreError::Unavailable("the path is not UTF-8".to_owned()))?;
     connection.execute("VACUUM INTO ?1", [path])?;
+    let kept = std::fs::File::open(&unfinished).and_then(|copy| copy.sync_all());
+    kept.map_err(|error| StoreError::Unavailable(error.to_string()))?;
     std::fs::rename(&unfinished, &target).map_err(|error| StoreError::Unavailable(error.to_string()))
 }
 

@@ -5,6 +5,7 @@
 
 mod accept;
 mod admin;
+pub mod backup;
 mod deliver;
 mod disk;
 mod facts;
@@ -100,6 +101,9 @@ fn unavailable(error: impl std::fmt::Display) -> StoreError {
     StoreError::Unavailable(error.to_string())
 }
 
+/// How long a statement waits for another process' write to end.
+const BUSY_LIMIT: Duration = Duration::from_secs(10);
+
 /// How many statements a connection keeps prepared: more than the program has.
 const STATEMENTS: usize = 200;
 
@@ -109,7 +113,7 @@ fn connect(file: &Path, access: Access) -> Result<Connection> {
         Access::Read => OpenFlags::SQLITE_OPEN_READ_ONLY,
     };
     let connection = Connection::open_with_flags(file, mode | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-    connection.busy_timeout(Duration::from_secs(10))?;
+    connection.busy_timeout(BUSY_LIMIT)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     connection.execute_batch("PRAGMA temp_store = MEMORY; PRAGMA foreign_keys = ON;")?;
     match access {

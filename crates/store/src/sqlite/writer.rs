@@ -35,6 +35,8 @@ const BETWEEN_COMMITS_AT_MOST: Duration = Duration::from_millis(2);
 const PART_OF_AGE: u32 = 2;
 /// A commit of fewer units says that little comes.
 const UNITS_OF_A_CROWD: usize = 8;
+/// So long the writer waits for readers to let go of the log.
+const READERS_LIMIT: Duration = Duration::from_millis(5);
 /// The most jobs that wait; past it callers wait in turn.
 const JOBS_WAITING: usize = 4096;
 /// When the write-ahead log has grown to this, the writer itself finishes the checkpoint, so that the log starts anew.
@@ -463,7 +465,14 @@ fn run_batch(
 
 /// Moves what is left of the log into the file and starts the log anew, unless a reader still looks at it.
 fn checkpoint(connection: &Connection) {
-    if let Err(error) = connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(())) {
+    let restart = || {
+        // A backup may look at the log for minutes: others' commits are not to wait for it.
+        connection.busy_timeout(READERS_LIMIT)?;
+        let restarted = connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()));
+        connection.busy_timeout(super::BUSY_LIMIT)?;
+        restarted
+    };
+    if let Err(error) = restart() {
         tracing::warn!(%error, "a checkpoint failed");
     }
 }

@@ -1,0 +1,260 @@
+//! Copies of the file: made while others write, checked before anybody relies on them, and put in its place again.
+//!
+//! At every moment, whatever is killed, there is either the whole copy or none, and either the former database or the
+//! restored one: what is unfinished has another name, and a rename is what makes it count.
+
+use super::migrate;
+use super::{Access, beside, connect, folder_of, lock, unavailable};
+use crate::envelope::MasterKey;
+use crate::{Result, StoreError};
+use rusqlite::backup::{Backup, StepResult};
+use rusqlite::{Connection, OpenFlags};
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// The pages of a step: a few milliseconds.
+const STEP_PAGES: i32 = 1_000;
+/// The bytes that are copied in one go.
+const BLOCK: usize = 1024 * 1024;
+
+/// How far it has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Of so many bytes so many are copied.
+    Copied(u64, u64),
+    /// All are copied, and are being checked.
+    Checking,
+}
+
+/// Gets the progress; false ends the work, and nothing is left of it.
+pub type Watch<'a> = &'a mut dyn FnMut(Progress) -> bool;
+
+/// A copy that was found good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checked {
+    /// Its size.
+    pub bytes: u64,
+    /// The version of its schema.
+    pub schema: i64,
+    /// How many executions it holds.
+    pub executions: u64,
+    /// How many feedback events.
+    pub events: u64,
+}
+
+/// A database that was restored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Restored {
+    /// The copy.
+    pub copy: Checked,
+    /// Where the former database is, if there was one.
+    pub former: Option<PathBuf>,
+}
+
+fn stopped() -> StoreError {
+    unavailable("it was stopped")
+}
+
+fn sync_folder(file: &Path) -> Result<()> {
+    File::open(folder_of(file)).and_then(|folder| folder.sync_all()).map_err(unavailable)
+}
+
+/// A file that does not count yet. It goes with this, unless it was given its name.
+struct Unfinished {
+    path: PathBuf,
+    /// Tells another process that somebody is at it.
+    file: File,
+}
+
+impl Unfinished {
+    fn beside(target: &Path) -> Result<Self> {
+        let path = beside(target, ".unfinished");
+        let open = File::options().create(true).truncate(false).read(true).write(true).mode(0o600).open(&path);
+        let file = open.map_err(|error| unavailable(format!("{}: {error}", path.display())))?;
+        file.try_lock().map_err(|_| unavailable(format!("another process is writing {}", path.display())))?;
+        // Whatever a killed process has left.
+        file.set_len(0).map_err(unavailable)?;
+        Ok(Self { path, file })
+    }
+
+    fn become_the(self, target: &Path) -> Result<()> {
+        self.file.sync_all().map_err(unavailable)?;
+        fs::rename(&self.path, target).map_err(unavailable)?;
+        sync_folder(target)
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        // After the rename there is none.
+        let _ = fs::remove_file(&self.path);
+        let _ = fs::remove_file(beside(&self.path, "-journal"));
+    }
+}
+
+/// Copies the database to `target`, as it is at one moment, while others go on writing; and checks the copy. The log of
+/// what is written meanwhile grows until the copy is made.
+pub fn back_up(file: &Path, target: &Path, overwrite: bool, master: &MasterKey, watch: Watch<'_>) -> Result<Checked> {
+    if !overwrite && target.exists() {
+        return Err(unavailable(format!("{} is there already", target.display())));
+    }
+    let source = connect(file, Access::Read)?;
+    let schema = migrate::schema_of(&source)?;
+    let unfinished = Unfinished::beside(target)?;
+    copy_database(&source, &unfinished.path, watch)?;
+    drop(source);
+    if !watch(Progress::Checking) {
+        return Err(stopped());
+    }
+    let checked = check(&unfinished.path, master)?;
+    if checked.schema != schema {
+        return Err(StoreError::Corrupt(format!("the copy has schema {}, not {schema}", checked.schema)));
+    }
+    unfinished.become_the(target)?;
+    Ok(checked)
+}
+
+fn copy_database(source: &Connection, target: &Path, watch: Watch<'_>) -> Result<()> {
+    // As long as this reads, it sees the database as it was at the beginning, and the copy need not begin anew.
+    source.execute_batch("BEGIN")?;
+    let page_bytes: u64 = source.query_row("PRAGMA page_size", [], |row| row.get(0))?;
+    let _: i64 = source.query_row("SELECT count(*) FROM migration", [], |row| row.get(0))?;
+    let mut copy = Connection::open_with_flags(target, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    copy.execute_batch("PRAGMA synchronous = OFF;")?;
+    {
+        let backup = Backup::new(source, &mut copy)?;
+        loop {
+            let step = backup.step(STEP_PAGES)?;
+            let pages = |pages: i32| u64::try_from(pages).unwrap_or(0) * page_bytes;
+            let progress = backup.progress();
+            let all = pages(progress.pagecount);
+            if !watch(Progress::Copied(all - pages(progress.remaining), all)) {
+                return Err(stopped());
+            }
+            match step {
+                StepResult::Done => break,
+                StepResult::More => {}
+                // It reads already, and nobody else knows the copy.
+                _ => return Err(unavailable("the database is locked")),
+            }
+        }
+    }
+    source.execute_batch("COMMIT")?;
+    // One file, without a log beside it.
+    let mode: String = copy.query_row("PRAGMA journal_mode = DELETE", [], |row| row.get(0))?;
+    match mode.as_str() {
+        "delete" => Ok(()),
+        other => Err(StoreError::Corrupt(format!("the copy stays in journal mode {other}"))),
+    }
+}
+
+/// Checks a copy: that it is whole, of this program, of a schema that it knows, and that the master key opens its secrets.
+pub fn check(copy: &Path, master: &MasterKey) -> Result<Checked> {
+    let bytes = fs::metadata(copy).map_err(|error| unavailable(format!("{}: {error}", copy.display())))?.len();
+    let wrong = |why: &str| StoreError::Corrupt(format!("{}: {why}", copy.display()));
+    let mut head = [0; 16];
+    let read = File::open(copy).and_then(|mut file| file.read_exact(&mut head));
+    if read.is_err() || &head != b"SQLite format 3\0" {
+        return Err(wrong("is no SQLite database"));
+    }
+    let path = copy.to_str().ok_or_else(|| wrong("its path is not UTF-8"))?;
+    // What is checked must not change, and nothing is to be left beside it.
+    let uri = format!("file:{}?immutable=1", path.replace('%', "%25").replace('?', "%3f").replace('#', "%23"));
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+    let connection = Connection::open_with_flags(uri, flags)?;
+    let damaged = |error: rusqlite::Error| wrong(&format!("is damaged: {error}"));
+    let found: String = connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0)).map_err(damaged)?;
+    if found != "ok" {
+        return Err(wrong(&format!("is damaged: {found}")));
+    }
+    let is_ours = "SELECT count(*) FROM sqlite_schema WHERE name IN ('migration', 'execution', 'event')";
+    if connection.query_row(is_ours, [], |row| row.get::<_, i64>(0)).map_err(damaged)? != 3 {
+        return Err(wrong("is no database of Esito"));
+    }
+    let schema = migrate::schema_of(&connection)?;
+    check_secrets(&connection, master).map_err(|error| wrong(&error.to_string()))?;
+    let count = |table: &str| connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0));
+    Ok(Checked { bytes, schema, executions: count("execution")?, events: count("event")? })
+}
+
+/// A copy whose secrets cannot be opened is found out now, and not at night.
+fn check_secrets(connection: &Connection, master: &MasterKey) -> Result<()> {
+    for table in ["webhook", "channel_configuration"] {
+        let mut query =
+            connection.prepare(&format!("SELECT id, sealed FROM {table} WHERE sealed IS NOT NULL LIMIT 1"))?;
+        let mut rows = query.query([])?;
+        if let Some(row) = rows.next()? {
+            let (id, sealed): (Vec<u8>, Vec<u8>) = (row.get(0)?, row.get(1)?);
+            let opened = master.open(&id, Some(&sealed));
+            opened.map_err(|_| StoreError::Corrupt("its secrets were sealed with another master key".to_owned()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Puts a copy in the place of the database, which no process may be using, and keeps the former one beside it under a
+/// name with `suffix`.
+pub fn restore(copy: &Path, file: &Path, suffix: &str, master: &MasterKey, watch: Watch<'_>) -> Result<Restored> {
+    fs::create_dir_all(folder_of(file)).map_err(unavailable)?;
+    let _lock = lock(file)?;
+    if !watch(Progress::Checking) {
+        return Err(stopped());
+    }
+    check(copy, master)?;
+    let mut unfinished = Unfinished::beside(file)?;
+    copy_bytes(copy, &mut unfinished.file, watch)?;
+    // What was copied is checked, and not what it was copied from alone.
+    let checked = check(&unfinished.path, master)?;
+    let former = file.exists().then(|| beside(file, &format!(".former-{suffix}")));
+    if let Some(former) = &former {
+        set_aside(file, former)?;
+    }
+    unfinished.become_the(file)?;
+    Ok(Restored { copy: checked, former })
+}
+
+fn copy_bytes(from: &Path, to: &mut File, watch: Watch<'_>) -> Result<()> {
+    let mut source = File::open(from).map_err(unavailable)?;
+    let all = source.metadata().map_err(unavailable)?.len();
+    let (mut block, mut done) = (vec![0; BLOCK], 0);
+    loop {
+        let read = source.read(&mut block).map_err(unavailable)?;
+        if read == 0 {
+            return to.sync_all().map_err(unavailable);
+        }
+        to.write_all(&block[..read]).map_err(unavailable)?;
+        done += read as u64;
+        if !watch(Progress::Copied(done, all)) {
+            return Err(stopped());
+        }
+    }
+}
+
+/// Gives the former database a second name, so that its first one can be taken from it by one rename. Its log must be in
+/// it by then: beside the restored database it would be taken for that one's.
+fn set_aside(file: &Path, former: &Path) -> Result<()> {
+    let log = beside(file, "-wal");
+    if let Err(error) = empty_log(file) {
+        // It may be damaged: then the log is kept beside it.
+        tracing::warn!(%error, "the former database's log cannot be moved into it");
+    }
+    if fs::metadata(&log).is_ok_and(|log| log.len() > 0) {
+        fs::rename(&log, beside(former, "-wal")).map_err(unavailable)?;
+    }
+    for name in ["-wal", "-shm"] {
+        match fs::remove_file(beside(file, name)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(unavailable(error)),
+            _ => {}
+        }
+    }
+    fs::hard_link(file, former).or_else(|_| fs::copy(file, former).map(drop)).map_err(unavailable)?;
+    sync_folder(file)
+}
+
+fn empty_log(file: &Path) -> Result<()> {
+    let connection = connect(file, Access::Write)?;
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+    Ok(connection.close().map_err(|(_, error)| error)?)
+}
