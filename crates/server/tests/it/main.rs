@@ -1,6 +1,8 @@
 //! The program as others see it: its commands, its API, what it sends.
 
 #[cfg(test)]
+mod backups;
+#[cfg(test)]
 mod bad_input;
 #[cfg(test)]
 mod bench;
