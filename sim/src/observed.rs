@@ -7,9 +7,10 @@ use async_trait::async_trait;
 use model::campaign::Campaign;
 use model::channel::ChannelConfiguration;
 use model::clock::Timestamp;
+use model::erasure::Erasure;
 use model::ids::{
-    ApiKeyId, CampaignId, CampaignVersionId, ChannelConfigurationId, EventId, ExecutionId, MessageKey, OwnerId,
-    ReplayId, SandboxId, Shard, WebhookId,
+    ApiKeyId, CampaignId, CampaignVersionId, ChannelConfigurationId, ErasureId, EventId, ExecutionId, MessageKey,
+    OwnerId, ReplayId, SandboxId, Shard, WebhookId,
 };
 use model::replay::Replay;
 use model::tenancy::{ApiKey, AuditEntry, Organization, Sandbox};
@@ -21,8 +22,8 @@ use store::lookup::{
     AttemptView, DeliveryFilter, EventFilter, EventView, ExecutionView, Listed, MessageFilter, MessageView, Page,
 };
 use store::work::{
-    AcceptError, Accepted, Due, DueDeliveries, DueMessages, Finish, Finished, Kept, Lease, LiveVersion, NewExecution,
-    Record, Recorded, ReplayStep, ReplayStepped, RetainStep, Retained, RunningReplay,
+    AcceptError, Accepted, Due, DueDeliveries, DueMessages, EraseStepped, Finish, Finished, Kept, Lease, LiveVersion,
+    NewErasure, NewExecution, Record, Recorded, ReplayStep, ReplayStepped, RetainStep, Retained, RunningReplay,
 };
 use store::{Result, Store};
 
@@ -212,6 +213,11 @@ observed! {
     async fn update_organization(organization: Organization, audit: AuditEntry) -> Result<()>;
     async fn kept() -> Result<Vec<Kept>>;
     async fn retain(step: RetainStep) -> Result<Retained>;
+    async fn create_erasure(new: NewErasure, audit: AuditEntry) -> Result<Erasure>;
+    async fn erasure(organization: &str, id: ErasureId) -> Result<Erasure>;
+    async fn erasures(organization: &str, page: Page) -> Result<Listed<Erasure>>;
+    async fn running_erasures() -> Result<Vec<ErasureId>>;
+    async fn erase_step(id: ErasureId, now: Timestamp) -> Result<EraseStepped>;
     async fn create_replay(replay: Replay, audit: AuditEntry) -> Result<Replay>;
     async fn replay(sandbox: SandboxId, id: ReplayId) -> Result<Replay>;
     async fn replays(sandbox: SandboxId, page: Page) -> Result<Listed<Replay>>;

@@ -85,6 +85,8 @@ typed_ids! {
     OwnerId,
     /// A replay of feedback events.
     ReplayId,
+    /// An erasure.
+    ErasureId,
 }
 
 fn new_uuid(now: Timestamp, entropy: &dyn Entropy) -> Uuid {

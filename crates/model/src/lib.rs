@@ -8,6 +8,7 @@ pub mod channel;
 pub mod circuit;
 pub mod clock;
 pub mod delivery;
+pub mod erasure;
 pub mod execution;
 pub mod fault;
 pub mod feedback;

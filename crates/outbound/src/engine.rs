@@ -3,6 +3,7 @@
 use crate::admission::Admission;
 use crate::channel::work::{ChannelWork, MakeSender, Versions};
 use crate::driver::{Budget, Driver, Leases, Places, Shared};
+use crate::erasure::Erasing;
 use crate::ownership::Ownership;
 use crate::replay::Replays;
 use crate::retention::Retaining;
@@ -63,6 +64,7 @@ pub struct Engine {
     channels: Arc<Driver<ChannelWork>>,
     webhooks: Arc<Driver<WebhookWork>>,
     replays: Arc<Replays>,
+    erasures: Arc<Notify>,
     ownership: Arc<Ownership>,
     admission: Arc<Admission>,
     stop: CancellationToken,
@@ -111,6 +113,7 @@ impl Engine {
             under_way: Mutex::default(),
             told: Notify::new(),
         });
+        let erasures = Arc::<Notify>::default();
         let retaining = Retaining {
             store: Arc::clone(&store),
             clock: Arc::clone(&clock),
@@ -119,8 +122,16 @@ impl Engine {
             retention,
             stop: stop.clone(),
         };
+        let erasing = |tell| Erasing {
+            store: Arc::clone(&store),
+            clock: Arc::clone(&clock),
+            leases: Arc::clone(&ownership) as Arc<dyn Leases>,
+            told: Arc::clone(&erasures),
+            tell,
+            stop: stop.clone(),
+        };
         let send = ChannelWork {
-            store,
+            store: Arc::clone(&store),
             clock: Arc::clone(&clock),
             entropy: Arc::clone(&entropy),
             tally,
@@ -136,7 +147,9 @@ impl Engine {
         tasks.spawn(Arc::clone(&webhooks).poll());
         tasks.spawn(Arc::clone(&replays).keep());
         tasks.spawn(retaining.keep());
-        Ok(Arc::new(Self { channels, webhooks, replays, ownership, admission, stop, abandon, tasks }))
+        let (messages, deliveries) = (Arc::clone(&channels), Arc::clone(&webhooks));
+        tasks.spawn(erasing(Box::new(move |hint| tell_queues(&messages, &deliveries, hint))).keep());
+        Ok(Arc::new(Self { channels, webhooks, replays, erasures, ownership, admission, stop, abandon, tasks }))
     }
 
     /// Waits until an execution for so many recipients may be taken.
@@ -159,14 +172,22 @@ impl Engine {
 impl Wake for Engine {
     fn hint(&self, hint: Hint) {
         match hint {
-            Hint::Messages { channel, due, .. } if due.is_empty() => self.channels.rows_changed(channel),
-            Hint::Messages { channel, due, .. } => self.channels.rows(channel, due),
-            Hint::Deliveries { sandbox, due } if due.is_empty() => self.webhooks.rows_changed(sandbox),
-            Hint::Deliveries { sandbox, due } => self.webhooks.rows(sandbox, due),
-            Hint::Drain(sandbox) => self.webhooks.drain(sandbox),
-            Hint::Webhook(sandbox) => self.webhooks.changed(sandbox),
             Hint::Replay => self.replays.look(),
-            Hint::Channel(channel) => self.channels.changed(channel),
+            Hint::Erasure => self.erasures.notify_one(),
+            hint => tell_queues(&self.channels, &self.webhooks, hint),
         }
+    }
+}
+
+fn tell_queues(channels: &Arc<Driver<ChannelWork>>, webhooks: &Arc<Driver<WebhookWork>>, hint: Hint) {
+    match hint {
+        Hint::Messages { channel, due, .. } if due.is_empty() => channels.rows_changed(channel),
+        Hint::Messages { channel, due, .. } => channels.rows(channel, due),
+        Hint::Deliveries { sandbox, due } if due.is_empty() => webhooks.rows_changed(sandbox),
+        Hint::Deliveries { sandbox, due } => webhooks.rows(sandbox, due),
+        Hint::Drain(sandbox) => webhooks.drain(sandbox),
+        Hint::Webhook(sandbox) => webhooks.changed(sandbox),
+        Hint::Channel(channel) => channels.changed(channel),
+        Hint::Replay | Hint::Erasure => {}
     }
 }

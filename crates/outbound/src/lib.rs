@@ -7,6 +7,7 @@ pub mod admission;
 pub mod channel;
 pub mod driver;
 pub mod engine;
+pub mod erasure;
 pub mod ownership;
 pub mod replay;
 pub mod retention;

@@ -7,6 +7,7 @@
 use crate::{Result, StoreError};
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::hmac;
 use model::secret::SecretMap;
 use secrecy::{ExposeSecret, SecretSlice};
 use std::fmt;
@@ -16,6 +17,8 @@ pub struct MasterKey {
     key: RandomizedNonceKey,
     /// Tells keys apart without giving them away.
     fingerprint: [u8; FINGERPRINT_LEN],
+    /// For digests that only the master key's holder can make.
+    digests: hmac::Key,
 }
 
 const VERSION: u8 = 1;
@@ -36,7 +39,14 @@ impl MasterKey {
     pub fn new(bytes: &[u8; KEY_LEN]) -> Self {
         let named = digest(&SHA256, &[b"esito master key".as_slice(), bytes].concat());
         let fingerprint = named.as_ref()[..FINGERPRINT_LEN].try_into().expect("a digest is longer");
-        Self { key: aead_key(bytes).expect("32 bytes are a key"), fingerprint }
+        let derived = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, bytes), b"esito digests");
+        let digests = hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref());
+        Self { key: aead_key(bytes).expect("32 bytes are a key"), fingerprint, digests }
+    }
+
+    /// A digest that tells nothing to whoever has not the key: HMAC-SHA-256 under a key derived from it.
+    pub fn digest(&self, bytes: &[u8]) -> [u8; 32] {
+        hmac::sign(&self.digests, bytes).as_ref().try_into().expect("SHA-256 has 32 bytes")
     }
 
     /// Seals the secrets of the row `row_id`; none where there are none.

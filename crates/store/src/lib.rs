@@ -24,9 +24,10 @@ use lookup::{
 use model::campaign::Campaign;
 use model::channel::ChannelConfiguration;
 use model::clock::Timestamp;
+use model::erasure::Erasure;
 use model::ids::{
-    ApiKeyId, CampaignId, CampaignVersionId, ChannelConfigurationId, EventId, ExecutionId, MessageKey, OwnerId,
-    ReplayId, SandboxId, Shard, WebhookId,
+    ApiKeyId, CampaignId, CampaignVersionId, ChannelConfigurationId, ErasureId, EventId, ExecutionId, MessageKey,
+    OwnerId, ReplayId, SandboxId, Shard, WebhookId,
 };
 use model::replay::Replay;
 use model::tenancy::{ApiKey, AuditEntry, Organization, Sandbox};
@@ -260,6 +261,20 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     async fn kept(&self) -> Result<Vec<work::Kept>>;
     /// Deletes some of what is old, in one transaction. What is still due stays, whatever its age.
     async fn retain(&self, step: work::RetainStep) -> Result<work::Retained>;
+
+    // ---- erasures ----
+
+    /// Begins to erase an address in all sandboxes of an organization.
+    async fn create_erasure(&self, new: work::NewErasure, audit: AuditEntry) -> Result<Erasure>;
+    /// One erasure of an organization.
+    async fn erasure(&self, organization: &str, id: ErasureId) -> Result<Erasure>;
+    /// An organization's erasures, the newest first.
+    async fn erasures(&self, organization: &str, page: Page) -> Result<Listed<Erasure>>;
+    /// The erasures that are not completed.
+    async fn running_erasures(&self) -> Result<Vec<ErasureId>>;
+    /// Looks through a bounded part of the messages and erases what is the address's, in one transaction with the
+    /// erasure's progress; in the end clears what the database's file still has of it.
+    async fn erase_step(&self, id: ErasureId, now: Timestamp) -> Result<work::EraseStepped>;
 
     // ---- replays ----
 

@@ -31,6 +31,8 @@ pub enum Hint {
     Drain(SandboxId),
     /// A replay was made.
     Replay,
+    /// An erasure was asked for.
+    Erasure,
     /// The channel configuration was changed or deleted.
     Channel(ChannelConfigurationId),
 }

@@ -5,8 +5,8 @@ use model::clock::Timestamp;
 use model::delivery::{Attempt, AttemptDecision, DueDelivery};
 use model::execution::{DueMessage, Personalization, Priority, Recipient};
 use model::ids::{
-    ApiKeyId, CampaignId, CampaignVersionId, ChannelConfigurationId, ExecutionId, MessageKey, ReplayId, SandboxId,
-    Shard,
+    ApiKeyId, CampaignId, CampaignVersionId, ChannelConfigurationId, ErasureId, ExecutionId, MessageKey, ReplayId,
+    SandboxId, Shard,
 };
 use model::outcome::Outcome;
 use model::retention::RetentionOverride;
@@ -342,4 +342,35 @@ pub struct Retained {
     pub deleted: Deleted,
     /// Where the next step goes on; none: the round is over.
     pub next: Option<i64>,
+}
+
+/// An erasure to begin.
+#[derive(Clone)]
+pub struct NewErasure {
+    /// Its id.
+    pub id: ErasureId,
+    /// The organization.
+    pub ims_org: String,
+    /// Whose messages.
+    pub address: String,
+    /// Now.
+    pub now: Timestamp,
+    /// The name of the API key.
+    pub created_by: String,
+}
+
+impl std::fmt::Debug for NewErasure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NewErasure").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// What came of a step of an erasure.
+#[derive(Clone, Debug, Default)]
+pub struct EraseStepped {
+    /// Whether there is more to do.
+    pub running: bool,
+    /// A sandbox whose messages and deliveries in memory are not to be trusted any more, with its channel
+    /// configurations.
+    pub touched: Option<(SandboxId, Vec<ChannelConfigurationId>)>,
 }

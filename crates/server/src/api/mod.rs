@@ -25,6 +25,7 @@ mod channel_configurations;
 mod deliveries;
 mod digest;
 mod document;
+mod erasures;
 mod etag;
 mod executions;
 mod feedback_events;
@@ -168,6 +169,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(feedback_events::routes())
         .merge(deliveries::routes())
         .merge(replays::routes())
+        .merge(erasures::routes())
         .layer(from_fn(carry_through));
     // Executions do without: messages that no driver was told of are found in the store within seconds.
     OpenApiRouter::with_openapi(document::base())

@@ -15,6 +15,8 @@ mod demo;
 #[cfg(test)]
 mod engine;
 #[cfg(test)]
+mod erasures;
+#[cfg(test)]
 mod hostile_receivers;
 #[cfg(test)]
 mod house;

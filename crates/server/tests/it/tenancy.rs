@@ -37,6 +37,9 @@ const RIGHTS: &[(&str, &str, &str)] = &[
     ("GET", "/v1/deliveries/{id}", "AOV"),
     ("POST", "/v1/deliveries/{id}/cancel", "AO"),
     ("POST", "/v1/deliveries/{id}/retry", "AO"),
+    ("GET", "/v1/erasures", "AOV"),
+    ("POST", "/v1/erasures", "AO"),
+    ("GET", "/v1/erasures/{id}", "AOV"),
     ("GET", "/v1/executions", "AOSV"),
     ("GET", "/v1/executions/{executionId}", "AOSV"),
     ("GET", "/v1/feedback-events", "AOSV"),
@@ -74,7 +77,9 @@ const OPEN: &[&str] = &["/.well-known/jwks.json", "/ajo/im/health", "/healthz", 
 
 /// What belongs to the organization, not to one of its sandboxes.
 fn is_organizations(path: &str) -> bool {
-    ["/v1/api-keys", "/v1/organizations", "/v1/sandboxes", "/v1/audit-log"].iter().any(|start| path.starts_with(start))
+    ["/v1/api-keys", "/v1/erasures", "/v1/organizations", "/v1/sandboxes", "/v1/audit-log"]
+        .iter()
+        .any(|start| path.starts_with(start))
 }
 
 struct Tenant {
@@ -117,6 +122,8 @@ impl Tenant {
         let path = format!("/v1/replays/{replay}");
         let ended = async || (admin.get(&path).await.expect(200)["state"] == "completed").then_some(());
         until("the replay to end", ended).await;
+        let nobody = json!({"address": format!("nobody-{tag}@example.com")});
+        let erasure = text(&admin.post("/v1/erasures", &nobody).await.expect(201)["id"]);
         let sandboxes = admin.get("/v1/sandboxes").await.expect(200);
         let own = sandboxes["items"].as_array().unwrap().iter().find(|one| one["name"] == sandbox).unwrap();
         let ids = BTreeMap::from([
@@ -124,6 +131,7 @@ impl Tenant {
             ("campaigns", campaign),
             ("channel-configurations", channel),
             ("deliveries", text(&event["id"])),
+            ("erasures", erasure),
             ("executions", execution_id),
             ("feedback-events", text(&event["id"])),
             ("feedback-webhooks", text(&webhook["id"])),
@@ -166,6 +174,7 @@ impl Tenant {
             ("POST", "/v1/sandboxes") => json!({"imsOrg": organization, "name": "another"}),
             ("PUT", "/v1/organizations/{id}") => json!({"name": "another", "retention": {"eventsDays": 9}}),
             ("POST", "/v1/organizations") => json!({"id": "another@EsitoOrg", "name": "another"}),
+            ("POST", "/v1/erasures") => json!({"address": "nobody@example.com"}),
             ("POST", "/v1/replays") => json!({"filter": {"requestId": "none"}}),
             ("POST" | "PUT", "/v1/campaigns" | "/v1/campaigns/{id}") => campaign,
             ("POST" | "PUT", "/v1/channel-configurations" | "/v1/channel-configurations/{id}") => channel,
@@ -177,7 +186,9 @@ impl Tenant {
 
     /// What nobody else may ever read.
     fn marks(&self) -> Vec<&str> {
-        let ids = self.ids.iter().filter(|(segment, _)| **segment != "organizations").map(|(_, id)| id.as_str());
+        // Those of the organization are its other sandboxes' to read.
+        let own = |segment: &str| !["organizations", "erasures"].contains(&segment);
+        let ids = self.ids.iter().filter(|(segment, _)| own(segment)).map(|(_, id)| id.as_str());
         ids.chain([self.sandbox_id.as_str(), &self.request_id, &self.address]).collect()
     }
 
@@ -270,7 +281,8 @@ fn assert_tells_nothing(what: &str, answer: &Answer, victim: &Tenant, asked: &st
 async fn attack(operations: &[Operation], attacker: &Tenant, caller: &Caller, victim: &Tenant, covered: &mut Covered) {
     let same_organization = caller.organization == victim.admin.organization;
     for operation in operations.iter().filter(|one| !is_open(one)) {
-        let shared = same_organization && operation.path.starts_with("/v1/organizations");
+        let of_organization = ["/v1/organizations", "/v1/erasures"];
+        let shared = same_organization && of_organization.iter().any(|start| operation.path.starts_with(start));
         let what = format!("{} {} of {}", operation.method, operation.path, victim.request_id);
         if has_id(operation) && !shared {
             let (path, body) = (victim.path(operation), attacker.body(operation));

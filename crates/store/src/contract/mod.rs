@@ -10,6 +10,7 @@ pub mod accept;
 pub mod admin;
 pub mod control;
 pub mod deliver;
+pub mod erasure;
 pub mod feed;
 pub mod fixtures;
 pub mod order;
@@ -155,6 +156,12 @@ macro_rules! contract_suite {
                 an_organizations_retention_is_its_own,
                 retention_and_replays_go_side_by_side,
                 steps_and_writers_do_not_disturb_each_other;
+            erasure:
+                all_of_an_address_goes_and_nothing_else,
+                what_was_under_way_changes_nothing_any_more,
+                an_erasure_is_of_one_organization_and_of_the_time_before,
+                an_erasure_broken_off_goes_on,
+                a_receipt_tells_who_it_was_about_to_those_who_know;
             admin:
                 organizations_and_sandboxes_are_unique_and_listed,
                 a_key_is_found_by_its_hash_until_it_is_revoked_or_ends,
@@ -202,6 +209,7 @@ mod tests {
             include_str!("admin.rs"),
             include_str!("control.rs"),
             include_str!("deliver.rs"),
+            include_str!("erasure.rs"),
             include_str!("feed.rs"),
             include_str!("order.rs"),
             include_str!("ownership.rs"),

@@ -16,6 +16,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 1, name: "first", sql: include_str!("migrations/0001_first.sql") },
     Migration { version: 2, name: "replay", sql: include_str!("migrations/0002_replay.sql") },
     Migration { version: 3, name: "retention", sql: include_str!("migrations/0003_retention.sql") },
+    Migration { version: 4, name: "erasure", sql: include_str!("migrations/0004_erasure.sql") },
 ];
 
 /// Locks others out until the end of the transaction; the numbers are Esito's own ("esito", "schema").

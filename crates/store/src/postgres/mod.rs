@@ -25,6 +25,7 @@ mod accept;
 mod admin;
 mod control;
 mod due;
+mod erase;
 mod events;
 mod facts;
 mod find;
@@ -57,8 +58,8 @@ use crate::lookup::{
 use crate::shared::change::{each_done, recorded_at};
 use crate::shared::retaining::again;
 use crate::work::{
-    AcceptError, Accepted, Due, DueDeliveries, DueMessages, Finish, Finished, Kept, Lease, LiveVersion, NewExecution,
-    Record, Recorded, ReplayStep, ReplayStepped, RetainStep, Retained, RunningReplay,
+    AcceptError, Accepted, Due, DueDeliveries, DueMessages, EraseStepped, Finish, Finished, Kept, Lease, LiveVersion,
+    NewErasure, NewExecution, Record, Recorded, ReplayStep, ReplayStepped, RetainStep, Retained, RunningReplay,
 };
 use crate::{Result, Store, StoreError, Use};
 use accept::Accepting;
@@ -71,9 +72,10 @@ use lane::Lane;
 use model::campaign::Campaign;
 use model::channel::ChannelConfiguration;
 use model::clock::Timestamp;
+use model::erasure::Erasure;
 use model::ids::{
-    ApiKeyId, CampaignId, CampaignVersionId, ChannelConfigurationId, EventId, ExecutionId, MessageKey, OwnerId,
-    ReplayId, SandboxId, Shard, WebhookId,
+    ApiKeyId, CampaignId, CampaignVersionId, ChannelConfigurationId, ErasureId, EventId, ExecutionId, MessageKey,
+    OwnerId, ReplayId, SandboxId, Shard, WebhookId,
 };
 use model::replay::Replay;
 use model::tenancy::{ApiKey, AuditEntry, Organization, Sandbox};
@@ -550,6 +552,38 @@ impl Store for PostgresStore {
             Err(StoreError::Changed) => Ok(again(&step)),
             retained => retained,
         }
+    }
+
+    async fn create_erasure(&self, new: NewErasure, audit: AuditEntry) -> Result<Erasure> {
+        unit!(self.writers, |session| erase::create(session, &self.master, &new, &audit))?;
+        self.erasure(&new.ims_org, new.id).await
+    }
+
+    async fn erasure(&self, organization: &str, id: ErasureId) -> Result<Erasure> {
+        lookup!(self.readers, |session| erase::erasure(session, organization, id))
+    }
+
+    async fn erasures(&self, organization: &str, page: Page) -> Result<Listed<Erasure>> {
+        lookup!(self.readers, |session| erase::erasures(session, organization, &page))
+    }
+
+    async fn running_erasures(&self) -> Result<Vec<ErasureId>> {
+        lookup!(self.readers, |session| erase::running(session))
+    }
+
+    async fn erase_step(&self, id: ErasureId, now: Timestamp) -> Result<EraseStepped> {
+        let Some(seen) = lookup!(self.readers, |session| erase::look(session, &self.master, id))? else {
+            return Ok(EraseStepped::default());
+        };
+        let step = unit!(self.writers, |session| erase::take(session, &self.facts, id, &seen, now))?;
+        let touched = match step.and_then(|step| step.sandbox) {
+            Some(sandbox) => {
+                let channels = lookup!(self.readers, |session| erase::channels_of(session, &self.facts, sandbox))?;
+                Some((sandbox, channels))
+            }
+            None => None,
+        };
+        Ok(EraseStepped { running: step.is_none_or(|step| !step.is_over), touched })
     }
 
     async fn create_replay(&self, replay: Replay, audit: AuditEntry) -> Result<Replay> {

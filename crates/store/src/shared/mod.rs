@@ -2,6 +2,7 @@
 
 pub mod accepting;
 pub mod change;
+pub mod erasing;
 pub mod facts;
 pub mod listing;
 pub mod replaying;

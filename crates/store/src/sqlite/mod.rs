@@ -8,6 +8,7 @@ mod admin;
 pub mod backup;
 mod deliver;
 mod disk;
+mod erase;
 mod facts;
 mod find;
 mod migrate;
@@ -19,6 +20,7 @@ mod rows;
 mod shards;
 #[cfg(test)]
 mod tests;
+mod traces;
 mod writer;
 
 use crate::admin::{Edit, NewOrganization};
@@ -29,8 +31,8 @@ use crate::lookup::{
 use crate::shared::change::{each_done, recorded_at};
 use crate::shared::retaining::again;
 use crate::work::{
-    AcceptError, Accepted, Due, DueDeliveries, DueMessages, Finish, Finished, Kept, Lease, LiveVersion, NewExecution,
-    Record, Recorded, ReplayStep, ReplayStepped, RetainStep, Retained, RunningReplay,
+    AcceptError, Accepted, Due, DueDeliveries, DueMessages, EraseStepped, Finish, Finished, Kept, Lease, LiveVersion,
+    NewErasure, NewExecution, Record, Recorded, ReplayStep, ReplayStepped, RetainStep, Retained, RunningReplay,
 };
 use crate::{Result, Store, StoreError, Use};
 use async_trait::async_trait;
@@ -39,9 +41,10 @@ use find::Finder;
 use model::campaign::Campaign;
 use model::channel::ChannelConfiguration;
 use model::clock::Timestamp;
+use model::erasure::Erasure;
 use model::ids::{
-    ApiKeyId, CampaignId, CampaignVersionId, ChannelConfigurationId, EventId, ExecutionId, MessageKey, OwnerId,
-    ReplayId, SandboxId, Shard, WebhookId,
+    ApiKeyId, CampaignId, CampaignVersionId, ChannelConfigurationId, ErasureId, EventId, ExecutionId, MessageKey,
+    OwnerId, ReplayId, SandboxId, Shard, WebhookId,
 };
 use model::replay::Replay;
 use model::tenancy::{ApiKey, AuditEntry, Organization, Sandbox};
@@ -75,6 +78,7 @@ pub struct Options {
 /// The embedded store.
 #[derive(Debug)]
 pub struct SqliteStore {
+    file: PathBuf,
     writer: Mutex<Option<Writer>>,
     readers: Readers,
     facts: Arc<Facts>,
@@ -164,6 +168,7 @@ impl SqliteStore {
         let facts = Arc::clone(&state.facts);
         let writer = Writer::start(connection, state, log_is_long).map_err(unavailable)?;
         Ok(Self {
+            file: options.file.clone(),
             writer: Mutex::new(Some(writer)),
             readers: Readers::new(options.file, Place::Threads),
             facts,
@@ -183,6 +188,7 @@ impl SqliteStore {
         let facts = Arc::clone(&state.facts);
         let disk = Arc::new(disk::Disk::new(folder_of(&options.file).to_owned(), options.min_free_disk_bytes));
         Ok(Self {
+            file: options.file.clone(),
             disk,
             writer: Mutex::new(Some(Writer::start_inline(connection, state, seam))),
             readers: Readers::new(options.file, Place::Inline),
@@ -212,6 +218,25 @@ impl SqliteStore {
         self.readers.read(lookup).await
     }
 
+    /// Clears what deleted rows have left of a text in the file and its log; how many pages still have it, in rows that
+    /// are there.
+    async fn clear_traces(&self, text: String) -> Result<u64> {
+        for _ in 0..TRIES_AT_TRACES {
+            let (file, wanted) = (self.file.clone(), text.clone());
+            let found =
+                tokio::task::spawn_blocking(move || find_traces(&file, &wanted)).await.map_err(unavailable)??;
+            let mut changed = 0;
+            for some in found.chunks(PAGES_AT_A_TIME) {
+                let some = some.to_vec();
+                changed += self.write(move |tx| traces::clear(tx.connection, &some)).await?;
+            }
+            if changed == 0 {
+                return Ok(found.len() as u64);
+            }
+        }
+        Err(unavailable("what was erased comes up again in the file"))
+    }
+
     async fn find<T: Send + 'static>(
         &self,
         lookup: impl FnOnce(Finder<'_>) -> Result<T> + Send + 'static,
@@ -219,6 +244,22 @@ impl SqliteStore {
         let facts = Arc::clone(&self.facts);
         self.readers.read(move |connection| lookup(Finder { connection, facts: &facts })).await
     }
+}
+
+/// How often the file is searched for traces, and cleared of what is found.
+const TRIES_AT_TRACES: u32 = 5;
+/// The pages that are cleared in one transaction.
+const PAGES_AT_A_TIME: usize = 200;
+
+/// The pages that hold a text, once the log is in the file and empty.
+fn find_traces(file: &Path, text: &str) -> Result<Vec<u32>> {
+    let connection = connect(file, Access::Write)?;
+    let page_bytes: usize = connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;
+    let is_busy = |row: &rusqlite::Row<'_>| row.get::<_, bool>(0);
+    if connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], is_busy)? {
+        return Err(unavailable("a reader still looks at the log"));
+    }
+    Ok(traces::pages_with(file, page_bytes, text).map_err(unavailable)?.into_iter().collect())
 }
 
 /// A store's file, open, up to date and as an earlier process would have left it had it ended well.
@@ -607,6 +648,48 @@ impl Store for SqliteStore {
             Err(StoreError::Changed) => Ok(again(&step)),
             retained => retained,
         }
+    }
+
+    async fn create_erasure(&self, new: NewErasure, audit: AuditEntry) -> Result<Erasure> {
+        let (master, organization, id) = (Arc::clone(&self.master), new.ims_org.clone(), new.id);
+        self.write(move |tx| erase::create(tx, &master, &new, &audit)).await?;
+        self.erasure(&organization, id).await
+    }
+
+    async fn erasure(&self, organization: &str, id: ErasureId) -> Result<Erasure> {
+        let organization = organization.to_owned();
+        self.read(move |connection| erase::erasure(connection, &organization, id)).await
+    }
+
+    async fn erasures(&self, organization: &str, page: Page) -> Result<Listed<Erasure>> {
+        let organization = organization.to_owned();
+        self.read(move |connection| erase::erasures(connection, &organization, &page)).await
+    }
+
+    async fn running_erasures(&self) -> Result<Vec<ErasureId>> {
+        self.read(erase::running).await
+    }
+
+    async fn erase_step(&self, id: ErasureId, now: Timestamp) -> Result<EraseStepped> {
+        let master = Arc::clone(&self.master);
+        let Some(seen) = self.read(move |connection| erase::look(connection, &master, id)).await? else {
+            return Ok(EraseStepped::default());
+        };
+        if seen.rows_done {
+            let mentions = self.clear_traces(seen.address).await?;
+            self.write(move |tx| erase::complete(tx, id, mentions, now)).await?;
+            return Ok(EraseStepped::default());
+        }
+        let step = self.write(move |tx| erase::take(tx, id, &seen)).await?;
+        let touched = match step.and_then(|step| step.sandbox) {
+            Some(sandbox) => {
+                let facts = Arc::clone(&self.facts);
+                let channels = self.read(move |connection| erase::channels_of(connection, &facts, sandbox)).await?;
+                Some((sandbox, channels))
+            }
+            None => None,
+        };
+        Ok(EraseStepped { running: true, touched })
     }
 
     async fn create_replay(&self, replay: Replay, audit: AuditEntry) -> Result<Replay> {

@@ -163,7 +163,7 @@ fn delete_execution(connection: &Connection, sbx: i64, execution: &[Old]) -> Res
     Ok(attempts)
 }
 
-fn delete_attempts(connection: &Connection, sbx: i64, sequence: i64) -> Result<u64> {
+pub(super) fn delete_attempts(connection: &Connection, sbx: i64, sequence: i64) -> Result<u64> {
     let deleted =
         connection.prepare_cached("DELETE FROM attempt WHERE sbx = ?1 AND seq = ?2")?.execute((sbx, sequence))?;
     Ok(u64::try_from(deleted).unwrap_or(u64::MAX))

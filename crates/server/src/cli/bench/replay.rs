@@ -26,11 +26,11 @@ pub async fn measure(paced: &Paced) -> Result<Report, String> {
     let mut stage = Stage::set(settings.tls).await?;
     let hook = [stage.server.make_one(Sandbox::new(HOOK, HOOK, stage.endpoint.url("hook/0"))).await?];
     progress("the maximum");
-    let maximum = maximum(&stage, &hook, settings.size(200, 60_000, 200_000), settings.size(5.0, 8.0, 20.0)).await?;
-    // Live traffic takes a quarter of what goes, and the replay a tenth: a million events in some minutes.
+    let maximum = maximum(&stage, &hook, settings.size(200, 30_000, 200_000), settings.size(5.0, 8.0, 20.0)).await?;
+    // Live traffic takes a quarter of what goes, and the replay a twentieth: a million events in ten minutes.
     let rate = paced.rate.map_or(maximum / 4.0, f64::from);
-    let per_second = (maximum / 10.0).clamp(1.0, MOST_PER_SECOND);
-    let wanted = settings.events(400, 60_000, 1_000_000);
+    let per_second = (maximum / 20.0).clamp(1.0, MOST_PER_SECOND);
+    let wanted = settings.events(400, 20_000, 1_000_000);
     progress(&format!("{wanted} events to be replayed"));
     let filled = stage.at_full_speed(&hook, MOST_RECIPIENTS, wanted, settings.size(5.0, 20.0, 120.0)).await?;
     filled.check(HOOK)?;
@@ -39,7 +39,7 @@ pub async fn measure(paced: &Paced) -> Result<Report, String> {
         stage.run(&hook, Recipients::UpTo(MOST_RECIPIENTS), pace).await
     };
     progress(&format!("{rate:.0} live events a second, no replay"));
-    let without = live(&stage, settings.size(0.5, 8.0, 30.0)).await?;
+    let without = live(&stage, settings.size(0.5, 5.0, 30.0)).await?;
     without.check(HOOK)?;
     // And a few of the live ones that come before it.
     let all = settled(&stage).await?;
@@ -52,7 +52,7 @@ pub async fn measure(paced: &Paced) -> Result<Report, String> {
     };
     let (with, id) = tokio::join!(live(&stage, count(all) / per_second), beside);
     let (with, id) = (with?, id?);
-    let replay = end(&stage, &id, Duration::from_secs_f64(settings.size(20.0, 60.0, 600.0))).await?;
+    let replay = end(&stage, &id, Duration::from_secs_f64(settings.size(20.0, 120.0, 1_200.0))).await?;
     let took = started.elapsed().as_secs_f64();
     let seen = stage.endpoint.seen().await?.group(HOOK);
     with.report(HOOK, &mut report);
@@ -72,7 +72,7 @@ pub async fn measure(paced: &Paced) -> Result<Report, String> {
         sleep(Duration::from_secs_f64(between)).await;
         stage.server = stage.server.crash_and_restart().await?;
     }
-    let replay = end(&stage, &id, Duration::from_secs_f64(settings.size(20.0, 60.0, 600.0))).await?;
+    let replay = end(&stage, &id, Duration::from_secs_f64(settings.size(20.0, 120.0, 1_200.0))).await?;
     let seen = stage.endpoint.seen().await?.group(HOOK);
     tell_replay("replayedThroughKills", "through kills", &seen, &replay, all, &mut report);
     report.add_quietly("kills", KILLS);

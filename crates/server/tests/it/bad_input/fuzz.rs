@@ -50,6 +50,7 @@ fn valid<'a>(stage: &'a Stage, operation: &Operation, other_webhook: &str) -> Va
         ),
         ("POST", "/v1/sandboxes") => (admin, "", json!({"name": "fuzz", "imsOrg": "acme@EsitoOrg"})),
         ("POST", "/v1/api-keys") => (admin, "", key),
+        ("POST", "/v1/erasures") => (admin, "", json!({"address": "fuzz@acme.example"})),
         ("POST", "/v1/replays") => (&stage.empty, "", replay),
         ("POST", "/v1/feedback-webhooks") => (&stage.acme, "", webhook),
         ("PUT", "/v1/feedback-webhooks/{id}") => (admin, stage.webhook.as_str(), webhook),

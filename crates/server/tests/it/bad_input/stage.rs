@@ -197,6 +197,7 @@ impl Stage {
                 "feedback-webhooks",
                 "campaigns",
                 "replays",
+                "erasures",
                 "channel-configurations",
                 "api-keys",
                 "sandboxes",
