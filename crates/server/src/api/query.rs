@@ -84,7 +84,8 @@ pub fn largest_page(cursor: Option<String>) -> Page {
 pub struct List<T> {
     /// The items.
     pub items: Vec<T>,
-    /// The cursor of the next page; null: this is the last.
+    /// The cursor of the next page; null: this is the last. A page may have fewer items than `limit` and still not be the
+    /// last: where what is looked for is rare, each page looks at a part of all there is.
     pub next_cursor: Option<String>,
 }
 

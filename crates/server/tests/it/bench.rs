@@ -158,6 +158,26 @@ async fn a_replay_runs_beside_live_traffic_and_through_kills() {
 }
 
 #[tokio::test]
+async fn a_store_levels_off_under_retention() {
+    let found = measure(&["retention"]).await;
+    assert_eq!(number(&found, "present"), 1_000.0, "ten of forty days: {found}");
+    positive(&found, &["databaseRatio", "memoryRatio", "diskBytesPerEvent", "deletedPerSecond"]);
+    assert_eq!(found["days"].as_array().unwrap().len(), 40);
+}
+
+#[tokio::test]
+async fn a_store_grows_and_every_search_is_timed() {
+    let found = measure(&["growth"]).await;
+    let points = found["points"].as_array().unwrap();
+    assert_eq!(points.len(), 3, "{found}");
+    for point in points {
+        assert!(point["searches"].as_object().unwrap().len() > 40, "{point}");
+        assert!(point["eventsPerSecond"].as_f64().unwrap() > 0.0 && point["slowestSearchMs"].as_f64().unwrap() > 0.0);
+    }
+    positive(&found, &["eventsPerSecondRatio", "p99Ratio"]);
+}
+
+#[tokio::test]
 async fn an_idle_server_is_watched() {
     let found = measure(&["idle"]).await;
     positive(&found, &["readyMs", "idleRssMiB", "rssMiB"]);

@@ -4,18 +4,20 @@
 use super::facts::Facts;
 use super::hooks::is_held;
 use super::rows::{
-    EVENT_COLUMNS, event_columns, execution_id, message_columns, read_attempt, read_event, read_message, recipient,
+    EVENT_COLUMNS, event_columns, execution_id, message_columns, message_key, read_attempt, read_event, read_message,
+    recipient,
 };
 use super::session::{Done, Session, col};
 use crate::StoreError;
 use crate::lookup::{
     DeliveryFilter, EventFilter, EventView, ExecutionFilter, ExecutionView, Listed, MessageFilter, MessageView, Page,
 };
+use crate::shared::change::sequence_at;
 use crate::shared::listing::{cut, delivery_view, message_in, number_in, shown_as};
 use crate::shared::replaying::{WINDOW, WINDOWS};
 use crate::shared::rows::{EventRow, MessageRow, status_code};
 use model::clock::Timestamp;
-use model::delivery::{Attempt, StoredDelivery};
+use model::delivery::{Attempt, DeliveryState, StoredDelivery};
 use model::execution::Recipient;
 use model::ids::{EventId, ExecutionId, MessageKey, SandboxId};
 use model::replay::ReplayProgress;
@@ -86,6 +88,65 @@ impl Conditions {
         let values: Vec<(&(dyn ToSql + Sync), Type)> =
             self.values.iter().map(|(value, of)| (&**value as &(dyn ToSql + Sync), of.clone())).collect();
         session.query_once(sql, &values).await
+    }
+}
+
+/// The rows that one page of a search looks at: few enough for a tenth of a second. Where they are not enough, the page
+/// is shorter and says where the next one begins.
+const WINDOW_OF_A_PAGE: usize = 10_000;
+/// The executions with one requestId that a search of events finds: there is one in each campaign.
+const EXECUTIONS: usize = 1_000;
+const MESSAGES_ORDER: &str = "exec DESC, ord";
+
+/// The rows that a page looks at, from one end of what can hold them.
+#[derive(Default)]
+struct Window {
+    bounds: Vec<String>,
+    /// These alone.
+    places: Option<Vec<i64>>,
+}
+
+/// Where executions, or messages of executions, such as these can be; `before` an execution's number.
+fn execution_window(filter: &ExecutionFilter, id: Option<ExecutionId>, before: Option<i64>) -> Window {
+    let number = |at| ExecutionId::floor_at(at).number();
+    let bounds = [
+        filter.from.map(|from| format!("exec >= {}", number(from))),
+        filter.to.map(|to| format!("exec < {}", number(to))),
+        id.map(|id| format!("exec = {}", id.number())),
+        before.map(|before| format!("exec < {before}")),
+        // There are few of them, and an index. A text that cannot be in the database has no value.
+        filter
+            .request_id
+            .as_ref()
+            .filter(|id| !id.contains('\0'))
+            .map(|_| "exec IN (SELECT x.exec FROM execution x WHERE x.sbx = $1 AND x.request_id = $2)".to_owned()),
+    ];
+    Window { bounds: bounds.into_iter().flatten().collect(), places: None }
+}
+
+impl Window {
+    /// The rows, in this order.
+    fn rows(&self, table: &str, order: &str) -> String {
+        format!("SELECT * FROM {table} WHERE {} ORDER BY {order} LIMIT {WINDOW_OF_A_PAGE}", self.sql())
+    }
+
+    /// The last row, if the window is full.
+    fn end(&self, columns: &str, table: &str, order: &str) -> String {
+        let offset = WINDOW_OF_A_PAGE - 1;
+        format!("SELECT {columns} FROM {table} WHERE {} ORDER BY {order} LIMIT 1 OFFSET {offset}", self.sql())
+    }
+
+    fn sql(&self) -> String {
+        let mut sql = "sbx = $1".to_owned();
+        for bound in &self.bounds {
+            sql.push_str(" AND ");
+            sql.push_str(bound);
+        }
+        if let Some(places) = &self.places {
+            let places: Vec<String> = places.iter().map(i64::to_string).collect();
+            sql.push_str(&format!(" AND seq = ANY('{{{}}}'::bigint[])", places.join(",")));
+        }
+        sql
     }
 }
 
@@ -183,10 +244,20 @@ impl Finder<'_> {
         conditions.and_number(&with("m.state = ?"), filter.state.map(|state| i64::from(state.code())));
         conditions.and_number("e.exec < ?", number_in(page)?);
         let limit = page.limit + 1;
-        let sql = format!("SELECT e.exec FROM execution e WHERE {} ORDER BY e.exec DESC LIMIT {limit}", conditions.sql);
+        let window = execution_window(&filter.execution, filter.execution_id, number_in(page)?);
+        let rows = window.rows("execution", "exec DESC");
+        // The rows come one by one, and no more of them are looked at than it takes.
+        let sql = format!("SELECT e.exec FROM ({rows}) e WHERE {} ORDER BY e.exec DESC LIMIT {limit}", conditions.sql);
         let rows = conditions.rows(self.session, &sql).await?;
         let ids = rows.iter().map(|row| execution_id(row, 0)).collect::<Done<Vec<_>>>()?;
-        let ids = cut(ids, page.limit, |id| id.number().to_string());
+        let ids = match ids.len() > page.limit {
+            true => cut(ids, page.limit, |id| id.number().to_string()),
+            false => {
+                let end = conditions.rows(self.session, &window.end("exec", "execution", "exec DESC")).await?;
+                let end = end.first().map(|row| col::<i64>(row, 0)).transpose()?;
+                Listed { items: ids, next: end.map(|end| end.to_string()) }
+            }
+        };
         Ok(Listed { items: self.execution_views(sbx, &ids.items).await?, next: ids.next })
     }
 
@@ -209,8 +280,11 @@ impl Finder<'_> {
             conditions.and("m.exec <= ?", execution, Type::INT8);
             conditions.plain(&format!("(m.exec < {execution} OR m.ord > {ordinal})"));
         }
+        let first = message_in(page)?.map(|(execution, _)| execution + 1);
+        let window = execution_window(&filter.execution, filter.execution_id, first);
+        let rows = window.rows("message", MESSAGES_ORDER);
         let sql = format!(
-            "SELECT {} FROM message m JOIN execution e ON e.sbx = m.sbx AND e.exec = m.exec \
+            "SELECT {} FROM ({rows}) m JOIN execution e ON e.sbx = m.sbx AND e.exec = m.exec \
              WHERE {} ORDER BY m.exec DESC, m.ord LIMIT {}",
             message_columns!(),
             conditions.sql,
@@ -218,7 +292,15 @@ impl Finder<'_> {
         );
         let rows = conditions.rows(self.session, &sql).await?;
         let rows = rows.iter().map(|row| read_message(row, 0)).collect::<Done<Vec<_>>>()?;
-        let rows = cut(rows, page.limit, |row| format!("{}.{}", row.key.execution.number(), row.key.ordinal));
+        let rows = match rows.len() > page.limit {
+            true => cut(rows, page.limit, |row| format!("{}.{}", row.key.execution.number(), row.key.ordinal)),
+            false => {
+                let end = conditions.rows(self.session, &window.end("exec, ord", "message", MESSAGES_ORDER)).await?;
+                let end = end.first().map(|row| message_key(row, 0)).transpose()?;
+                let end = end.map(|key| format!("{}.{}", key.execution.number(), key.ordinal));
+                Listed { items: rows, next: end }
+            }
+        };
         Ok(Listed { items: self.message_views(sbx, rows.items).await?, next: rows.next })
     }
 
@@ -295,46 +377,89 @@ impl Finder<'_> {
     pub async fn events(&self, filter: &EventFilter, page: &Page) -> Done<Listed<EventView>> {
         let sbx = self.sbx(filter.sandbox).await?;
         let held = is_held(self.session, sbx).await?;
-        let mut conditions = event_conditions(sbx, filter);
-        let Some(after) = filter.after else { return self.newest_events(sbx, conditions, page, held).await };
+        let conditions = event_conditions(sbx, filter);
+        let mut window = self.event_window(sbx, filter).await?;
+        let Some(after) = filter.after else {
+            return self.newest_events(sbx, conditions, window, page, held).await;
+        };
         let after = number_in(page)?.unwrap_or(after);
-        conditions.and("v.seq > ?", after, Type::INT8);
-        let items = self.event_rows(sbx, &conditions, "ASC", page.limit, held).await?;
-        let next = items.last().map_or(after, |event| event.sequence).to_string();
-        Ok(Listed { items, next: Some(next) })
+        window.bounds.push(format!("seq > {after}"));
+        let (items, end) = self.event_rows(sbx, &conditions, &window, "seq ASC", page.limit, held).await?;
+        let last = items.last().map_or(after, |event| event.sequence);
+        let next = end.filter(|_| items.len() < page.limit).unwrap_or(last);
+        Ok(Listed { items, next: Some(next.to_string()) })
     }
 
     async fn newest_events(
         &self,
         sbx: i64,
-        mut conditions: Conditions,
+        conditions: Conditions,
+        mut window: Window,
         page: &Page,
         held: bool,
     ) -> Done<Listed<EventView>> {
-        conditions.and_number("v.seq < ?", number_in(page)?);
-        let items = self.event_rows(sbx, &conditions, "DESC", page.limit + 1, held).await?;
-        Ok(cut(items, page.limit, |event| event.sequence.to_string()))
+        window.bounds.extend(number_in(page)?.map(|before| format!("seq < {before}")));
+        let (items, end) = self.event_rows(sbx, &conditions, &window, "seq DESC", page.limit + 1, held).await?;
+        match items.len() > page.limit {
+            true => Ok(cut(items, page.limit, |event| event.sequence.to_string())),
+            false => Ok(Listed { items, next: end.map(|end| end.to_string()) }),
+        }
     }
 
+    /// Where events such as these can be.
+    async fn event_window(&self, sbx: i64, filter: &EventFilter) -> Done<Window> {
+        let mut window = Window::default();
+        // A place is never before the time of its recording, and hardly ever long after it: only where a clock was set
+        // back, for which there is a day.
+        let near = |at: Timestamp| Timestamp(at.millis().clamp(0, 1 << 48));
+        window.bounds.extend(filter.from.map(|from| format!("seq >= {}", sequence_at(near(from)))));
+        let day = std::time::Duration::from_secs(86_400);
+        window.bounds.extend(filter.to.map(|to| format!("seq < {}", sequence_at(near(to) + day))));
+        if filter.execution_id.is_some() || filter.request_id.is_some() {
+            let mut conditions = Conditions::new(sbx, "e.sbx");
+            conditions.and_number("e.exec = ?", filter.execution_id.map(ExecutionId::number));
+            conditions.and_text("e.request_id = ?", filter.request_id.clone());
+            let sql = format!(
+                "WITH RECURSIVE chain (seq) AS (SELECT m.last_event FROM (SELECT exec FROM execution e WHERE {} \
+                 ORDER BY exec DESC LIMIT {EXECUTIONS}) e JOIN message m ON m.sbx = $1 AND m.exec = e.exec \
+                 WHERE m.last_event IS NOT NULL \
+                 UNION ALL SELECT v.prev FROM chain c JOIN event v ON v.sbx = $1 AND v.seq = c.seq \
+                 WHERE v.prev IS NOT NULL) SELECT seq FROM chain",
+                conditions.sql
+            );
+            let rows = conditions.rows(self.session, &sql).await?;
+            window.places = Some(rows.iter().map(|row| col(row, 0)).collect::<Done<_>>()?);
+        }
+        Ok(window)
+    }
+
+    /// Events in this order, and where the window ended, if it was full.
     async fn event_rows(
         &self,
         sbx: i64,
         conditions: &Conditions,
+        window: &Window,
         order: &str,
         limit: usize,
         held: bool,
-    ) -> Done<Vec<EventView>> {
+    ) -> Done<(Vec<EventView>, Option<i64>)> {
+        let rows = window.rows("event", order);
         let sql = format!(
-            "SELECT {}, m.user_id, m.namespace, m.address FROM event v \
+            "SELECT {}, m.user_id, m.namespace, m.address FROM ({rows}) v \
              JOIN execution e ON e.sbx = v.sbx AND e.exec = v.exec \
              JOIN message m ON m.sbx = v.sbx AND m.exec = v.exec AND m.ord = v.ord \
-             WHERE {} ORDER BY v.seq {order} LIMIT {limit}",
+             WHERE {} ORDER BY v.{order} LIMIT {limit}",
             event_columns!(),
             conditions.sql
         );
         let rows = conditions.rows(self.session, &sql).await?;
+        let end = match rows.len() < limit {
+            true => conditions.rows(self.session, &window.end("seq", "event", order)).await?,
+            false => Vec::new(),
+        };
+        let end = end.first().map(|row| col(row, 0)).transpose()?;
         let found = rows.iter().map(|row| Ok((read_event(row, 0)?, recipient(row, EVENT_COLUMNS)?)));
-        self.event_views(sbx, found.collect::<Done<_>>()?, held).await
+        Ok((self.event_views(sbx, found.collect::<Done<_>>()?, held).await?, end))
     }
 
     pub async fn deliveries(&self, filter: &DeliveryFilter, page: &Page) -> Done<Listed<EventView>> {
@@ -342,7 +467,14 @@ impl Finder<'_> {
         let held = is_held(self.session, sbx).await?;
         let mut conditions = event_conditions(sbx, &filter.event);
         conditions.plain(shown_as(filter.state, held));
-        self.newest_events(sbx, conditions, page, held).await
+        let mut window = self.event_window(sbx, &filter.event).await?;
+        // Those that were given up or cancelled have an index of their own.
+        window.bounds.extend(match filter.state {
+            Some(DeliveryState::Exhausted) => Some(format!("delivery = {}", StoredDelivery::Exhausted.code())),
+            Some(DeliveryState::Cancelled) => Some(format!("delivery = {}", StoredDelivery::Cancelled.code())),
+            _ => None,
+        });
+        self.newest_events(sbx, conditions, window, page, held).await
     }
 
     /// Up to `limit` events for a replay, in the order of the feed from its position on, and how far was looked.

@@ -6,12 +6,13 @@ use super::rows::{EVENT_COLUMNS, MESSAGE_COLUMNS, find_event, find_message, into
 use crate::lookup::{
     DeliveryFilter, EventFilter, EventView, ExecutionFilter, ExecutionView, Listed, MessageFilter, MessageView, Page,
 };
+use crate::shared::change::sequence_at;
 use crate::shared::listing::{cut, delivery_view, message_in, number_in, shown_as};
 use crate::shared::replaying::{WINDOW, WINDOWS};
 use crate::shared::rows::{EventRow, MessageRow, status_code};
 use crate::{Result, StoreError};
 use model::clock::Timestamp;
-use model::delivery::{Attempt, AttemptError, StoredDelivery};
+use model::delivery::{Attempt, AttemptError, DeliveryState, StoredDelivery};
 use model::ids::{EventId, ExecutionId, MessageKey, SandboxId};
 use model::replay::ReplayProgress;
 use model::webhook::Channel;
@@ -62,6 +63,80 @@ impl Conditions {
     }
 }
 
+/// The rows that one page of a search looks at: few enough for a tenth of a second. Where they are not enough, the page
+/// is shorter and says where the next one begins.
+const WINDOW_OF_A_PAGE: usize = 20_000;
+/// The executions with one requestId that a search of events finds: there is one in each campaign.
+const EXECUTIONS: usize = 1_000;
+const MESSAGES_ORDER: &str = "exec DESC, ord";
+
+/// The rows that a page looks at, from one end of what can hold them.
+#[derive(Default)]
+struct Window {
+    bounds: Vec<String>,
+    /// These alone.
+    places: Option<Vec<i64>>,
+}
+
+/// Where executions, or messages of executions, such as these can be; `before` an execution's number.
+fn execution_window(filter: &ExecutionFilter, id: Option<ExecutionId>, before: Option<i64>) -> Window {
+    let number = |at| ExecutionId::floor_at(at).number();
+    let bounds = [
+        filter.from.map(|from| format!("exec >= {}", number(from))),
+        filter.to.map(|to| format!("exec < {}", number(to))),
+        id.map(|id| format!("exec = {}", id.number())),
+        before.map(|before| format!("exec < {before}")),
+        // There are few of them, and an index.
+        filter
+            .request_id
+            .as_ref()
+            .map(|_| "exec IN (SELECT x.exec FROM execution x WHERE x.sbx = ?1 AND x.request_id = ?2)".to_owned()),
+    ];
+    Window { bounds: bounds.into_iter().flatten().collect(), places: None }
+}
+
+impl Conditions {
+    /// The rows of a window, in this order.
+    fn rows_of(&self, table: &str, window: &Window, order: &str) -> String {
+        format!("SELECT * FROM {table} WHERE {} ORDER BY {order} LIMIT {WINDOW_OF_A_PAGE}", window.sql())
+    }
+
+    /// The last row of a window that is full.
+    fn window_end<T>(
+        &self,
+        connection: &Connection,
+        table: &str,
+        window: &Window,
+        order: &str,
+        read: impl FnOnce(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Option<T>> {
+        let sql = format!(
+            "SELECT * FROM {table} WHERE {} ORDER BY {order} LIMIT 1 OFFSET {}",
+            window.sql(),
+            WINDOW_OF_A_PAGE - 1
+        );
+        let mut query = connection.prepare(&sql)?;
+        let values = self.values.iter().take(query.parameter_count());
+        let mut rows = query.query(params_from_iter(values))?;
+        Ok(rows.next()?.map(read).transpose()?)
+    }
+}
+
+impl Window {
+    fn sql(&self) -> String {
+        let mut sql = "sbx = ?1".to_owned();
+        for bound in &self.bounds {
+            sql.push_str(" AND ");
+            sql.push_str(bound);
+        }
+        if let Some(places) = &self.places {
+            let places: Vec<String> = places.iter().map(i64::to_string).collect();
+            sql.push_str(&format!(" AND seq IN ({})", places.join(", ")));
+        }
+        sql
+    }
+}
+
 /// A reader at work.
 pub(super) struct Finder<'a> {
     pub connection: &'a Connection,
@@ -101,12 +176,23 @@ impl Finder<'_> {
         conditions.and_some(&with("m.state = ?"), filter.state.map(|state| i64::from(state.code())));
         conditions.and_some("e.exec < ?", number_in(page)?);
         let limit = page.limit + 1;
-        let sql = format!("SELECT e.exec FROM execution e WHERE {} ORDER BY e.exec DESC LIMIT {limit}", conditions.sql);
+        let window = execution_window(&filter.execution, filter.execution_id, number_in(page)?);
+        let rows = conditions.rows_of("execution", &window, "exec DESC");
+        // The rows come one by one, and no more of them are looked at than it takes.
+        let sql = format!("SELECT e.exec FROM ({rows}) e WHERE {} ORDER BY e.exec DESC LIMIT {limit}", conditions.sql);
         let mut query = self.connection.prepare(&sql)?;
         let ids = query
-            .query_map(params_from_iter(conditions.values), |row| super::rows::execution_id(row, 0))?
+            .query_map(params_from_iter(&conditions.values), |row| super::rows::execution_id(row, 0))?
             .collect::<rusqlite::Result<Vec<_>>>()?;
-        let ids = cut(ids, page.limit, |id| id.number().to_string());
+        let ids = match ids.len() > page.limit {
+            true => cut(ids, page.limit, |id| id.number().to_string()),
+            false => {
+                let end = conditions.window_end(self.connection, "execution", &window, "exec DESC", |row| {
+                    Ok(row.get::<_, i64>("exec")?.to_string())
+                })?;
+                Listed { items: ids, next: end }
+            }
+        };
         let items = ids.items.into_iter().map(|id| self.execution(sandbox, id)).collect::<Result<_>>()?;
         Ok(Listed { items, next: ids.next })
     }
@@ -129,17 +215,28 @@ impl Finder<'_> {
             conditions.and("m.exec <= ?", execution);
             conditions.plain(&format!("(m.exec < {execution} OR m.ord > {ordinal})"));
         }
+        let first = message_in(page)?.map(|(execution, _)| execution + 1);
+        let window = execution_window(&filter.execution, filter.execution_id, first);
+        let rows = conditions.rows_of("message", &window, MESSAGES_ORDER);
         let sql = format!(
-            "SELECT {MESSAGE_COLUMNS} FROM message m JOIN execution e ON e.sbx = m.sbx AND e.exec = m.exec \
+            "SELECT {MESSAGE_COLUMNS} FROM ({rows}) m CROSS JOIN execution e ON e.sbx = m.sbx AND e.exec = m.exec \
              WHERE {} ORDER BY m.exec DESC, m.ord LIMIT {}",
             conditions.sql,
             page.limit + 1
         );
         let mut query = self.connection.prepare(&sql)?;
         let rows = query
-            .query_map(params_from_iter(conditions.values), read_message)?
+            .query_map(params_from_iter(&conditions.values), read_message)?
             .collect::<rusqlite::Result<Vec<_>>>()?;
-        let rows = cut(rows, page.limit, |row| format!("{}.{}", row.key.execution.number(), row.key.ordinal));
+        let rows = match rows.len() > page.limit {
+            true => cut(rows, page.limit, |row| format!("{}.{}", row.key.execution.number(), row.key.ordinal)),
+            false => {
+                let end = conditions.window_end(self.connection, "message", &window, MESSAGES_ORDER, |row| {
+                    Ok(format!("{}.{}", row.get::<_, i64>("exec")?, row.get::<_, u8>("ord")?))
+                })?;
+                Listed { items: rows, next: end }
+            }
+        };
         let held = self.is_held(sbx)?;
         let items = rows.items.into_iter().map(|row| self.message_view(sbx, row, held)).collect::<Result<_>>()?;
         Ok(Listed { items, next: rows.next })
@@ -200,19 +297,68 @@ impl Finder<'_> {
     pub fn events(&self, filter: &EventFilter, page: &Page) -> Result<Listed<EventView>> {
         let sbx = self.sbx(filter.sandbox)?;
         let conditions = self.event_conditions(sbx, filter);
-        let Some(after) = filter.after else { return self.newest_events(sbx, conditions, page) };
+        let Some(after) = filter.after else { return self.newest_events(sbx, filter, conditions, page, None) };
         let after = number_in(page)?.unwrap_or(after);
-        let mut conditions = conditions;
-        conditions.and("v.seq > ?", after);
-        let items = self.event_rows(sbx, &conditions, "ASC", page.limit)?;
-        let next = items.last().map_or(after, |event| event.sequence).to_string();
-        Ok(Listed { items, next: Some(next) })
+        let mut window = self.event_window(sbx, filter)?;
+        window.bounds.push(format!("seq > {after}"));
+        let (items, end) = self.event_rows(sbx, &conditions, &window, "seq ASC", page.limit)?;
+        let last = items.last().map_or(after, |event| event.sequence);
+        let next = end.filter(|_| items.len() < page.limit).unwrap_or(last);
+        Ok(Listed { items, next: Some(next.to_string()) })
     }
 
-    fn newest_events(&self, sbx: i64, mut conditions: Conditions, page: &Page) -> Result<Listed<EventView>> {
-        conditions.and_some("v.seq < ?", number_in(page)?);
-        let items = self.event_rows(sbx, &conditions, "DESC", page.limit + 1)?;
-        Ok(cut(items, page.limit, |event| event.sequence.to_string()))
+    fn newest_events(
+        &self,
+        sbx: i64,
+        filter: &EventFilter,
+        conditions: Conditions,
+        page: &Page,
+        state: Option<StoredDelivery>,
+    ) -> Result<Listed<EventView>> {
+        let mut window = self.event_window(sbx, filter)?;
+        window.bounds.extend(number_in(page)?.map(|before| format!("seq < {before}")));
+        // Those that were given up or cancelled have an index of their own.
+        window.bounds.extend(state.map(|state| format!("delivery = {}", state.code())));
+        let (items, end) = self.event_rows(sbx, &conditions, &window, "seq DESC", page.limit + 1)?;
+        match items.len() > page.limit {
+            true => Ok(cut(items, page.limit, |event| event.sequence.to_string())),
+            false => Ok(Listed { items, next: end.map(|end| end.to_string()) }),
+        }
+    }
+
+    /// Where events such as these can be.
+    fn event_window(&self, sbx: i64, filter: &EventFilter) -> Result<Window> {
+        let mut window = Window::default();
+        // A place is never before the time of its recording, and hardly ever long after it: only where a clock was set
+        // back, for which there is a day.
+        let place = |at: Timestamp| sequence_at(Timestamp(at.millis().clamp(0, 1 << 48)));
+        window.bounds.extend(filter.from.map(|from| format!("seq >= {}", place(from))));
+        let day = std::time::Duration::from_secs(86_400);
+        window
+            .bounds
+            .extend(filter.to.map(|to| format!("seq < {}", place(Timestamp(to.millis().clamp(0, 1 << 48)) + day))));
+        if filter.execution_id.is_some() || filter.request_id.is_some() {
+            window.places = Some(self.places_of(sbx, filter)?);
+        }
+        Ok(window)
+    }
+
+    /// The events of the few executions with this id or requestId.
+    fn places_of(&self, sbx: i64, filter: &EventFilter) -> Result<Vec<i64>> {
+        let mut conditions = Conditions::new(sbx, "e.sbx");
+        conditions.and_some("e.exec = ?", filter.execution_id.map(ExecutionId::number));
+        conditions.and_some("e.request_id = ?", filter.request_id.clone());
+        let sql = format!(
+            "WITH RECURSIVE chain (seq) AS (SELECT m.last_event FROM (SELECT exec FROM execution e WHERE {} \
+             ORDER BY exec DESC LIMIT {EXECUTIONS}) e CROSS JOIN message m ON m.sbx = ?1 AND m.exec = e.exec \
+             WHERE m.last_event IS NOT NULL \
+             UNION ALL SELECT v.prev FROM chain c CROSS JOIN event v ON v.sbx = ?1 AND v.seq = c.seq \
+             WHERE v.prev IS NOT NULL) SELECT seq FROM chain",
+            conditions.sql
+        );
+        let mut query = self.connection.prepare(&sql)?;
+        let places = query.query_map(params_from_iter(conditions.values), |row| row.get(0))?;
+        Ok(places.collect::<rusqlite::Result<_>>()?)
     }
 
     fn event_conditions(&self, sbx: i64, filter: &EventFilter) -> Conditions {
@@ -237,17 +383,30 @@ impl Finder<'_> {
         conditions
     }
 
-    fn event_rows(&self, sbx: i64, conditions: &Conditions, order: &str, limit: usize) -> Result<Vec<EventView>> {
+    /// Events in this order, and where the window ended, if it was full.
+    fn event_rows(
+        &self,
+        sbx: i64,
+        conditions: &Conditions,
+        window: &Window,
+        order: &str,
+        limit: usize,
+    ) -> Result<(Vec<EventView>, Option<i64>)> {
+        let rows = conditions.rows_of("event", window, order);
         let sql = format!(
-            "SELECT {EVENT_COLUMNS} FROM event v JOIN execution e ON e.sbx = v.sbx AND e.exec = v.exec \
-             WHERE {} ORDER BY v.seq {order} LIMIT {limit}",
+            "SELECT {EVENT_COLUMNS} FROM ({rows}) v CROSS JOIN execution e ON e.sbx = v.sbx AND e.exec = v.exec \
+             WHERE {} ORDER BY v.{order} LIMIT {limit}",
             conditions.sql
         );
         let mut query = self.connection.prepare(&sql)?;
         let rows =
             query.query_map(params_from_iter(&conditions.values), read_event)?.collect::<rusqlite::Result<Vec<_>>>()?;
+        let end = match rows.len() < limit {
+            true => conditions.window_end(self.connection, "event", window, order, |row| row.get("seq"))?,
+            false => None,
+        };
         let held = self.is_held(sbx)?;
-        rows.into_iter().map(|row| self.event_view(sbx, row, held)).collect()
+        Ok((rows.into_iter().map(|row| self.event_view(sbx, row, held)).collect::<Result<_>>()?, end))
     }
 
     pub fn deliveries(&self, filter: &DeliveryFilter, page: &Page) -> Result<Listed<EventView>> {
@@ -255,7 +414,12 @@ impl Finder<'_> {
         let held = self.is_held(sbx)?;
         let mut conditions = self.event_conditions(sbx, &filter.event);
         conditions.plain(shown_as(filter.state, held));
-        self.newest_events(sbx, conditions, page)
+        let indexed = match filter.state {
+            Some(DeliveryState::Exhausted) => Some(StoredDelivery::Exhausted),
+            Some(DeliveryState::Cancelled) => Some(StoredDelivery::Cancelled),
+            _ => None,
+        };
+        self.newest_events(sbx, &filter.event, conditions, page, indexed)
     }
 
     /// Up to `limit` events for a replay, in the order of the feed from its position on, and how far was looked.

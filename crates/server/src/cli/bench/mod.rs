@@ -10,7 +10,7 @@
 //! | [`age`] | a store that fills and grows old, without a server |
 //! | [`load`], [`caller`], [`connections`], [`pace`], [`plan`] | the callers |
 //! | [`process`], [`account`], [`server`], [`stage`] | the processes, and what the kernel says of them |
-//! | [`raw`], [`deliver`], [`open_loop`], [`hang`], [`backlog`], [`many`], [`replay`], [`retention`], [`idle`] | the scenarios |
+//! | [`raw`], [`deliver`], [`open_loop`], [`hang`], [`backlog`], [`many`], [`replay`], [`retention`], [`growth`], [`idle`] | the scenarios |
 //! | [`report`], [`compare`] | what they found |
 
 mod account;
@@ -21,6 +21,7 @@ mod compare;
 mod connections;
 mod deliver;
 mod fsyncs;
+mod growth;
 mod hang;
 mod idle;
 mod ledger;
@@ -73,6 +74,8 @@ enum Scenario {
     ManyWebhooks(Paced),
     /// A replay of many events beside live traffic, and one through five kills
     Replay(Paced),
+    /// The same measurements with ever more events in the store; and how long each list and search takes
+    Growth(growth::Growth),
     /// Many days of events through retention: how large the store gets, and whether it levels off
     Retention(Settings),
     /// A server with nothing to do: start, memory, processor time
@@ -171,6 +174,7 @@ impl Bench {
         let settings = match &self.scenario {
             Scenario::Raw(raw::Raw { settings, .. }) | Scenario::Deliver(settings) => settings,
             Scenario::Single(settings) | Scenario::Idle(settings) | Scenario::Retention(settings) => settings,
+            Scenario::Growth(growth) => &growth.settings,
             Scenario::OpenLoop(paced) | Scenario::Hang(paced) | Scenario::HangRelay(paced) => &paced.settings,
             Scenario::Backlog(paced) | Scenario::ManyWebhooks(paced) | Scenario::Replay(paced) => &paced.settings,
             _ => return self.scenario.help_out().await,
@@ -218,6 +222,7 @@ impl Scenario {
             Self::ManyWebhooks(paced) => many::measure(paced).await,
             Self::Replay(paced) => replay::measure(paced).await,
             Self::Retention(settings) => retention::measure(settings).await,
+            Self::Growth(growth) => growth.measure().await,
             Self::Idle(settings) => idle::measure(settings).await,
             Self::Compare(_) | Self::Sink(_) | Self::Relays(_) | Self::Load(_) | Self::Age(_) => {
                 Err("no scenario".to_owned())

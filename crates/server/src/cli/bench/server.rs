@@ -60,6 +60,16 @@ impl Sandbox {
 impl Server {
     /// Starts one on an empty store in the folder.
     pub async fn start(folder: &Path, ca_file: Option<&str>, tracer: &[String]) -> Result<Self, String> {
+        Self::start_on(None, folder, ca_file, tracer).await
+    }
+
+    /// The same on an empty PostgreSQL database, where one is named.
+    pub async fn start_on(
+        database: Option<&str>,
+        folder: &Path,
+        ca_file: Option<&str>,
+        tracer: &[String],
+    ) -> Result<Self, String> {
         let path = |name: &str| folder.join(name).display().to_string();
         std::fs::write(folder.join("esito.toml"), "").map_err(|error| error.to_string())?;
         let (config, key_file) = (path("esito.toml"), path("key"));
@@ -68,7 +78,10 @@ impl Server {
                 .map(str::to_owned)
                 .into();
         let settings = [
-            format!("database.url=sqlite:{}", path("esito.db")),
+            database.map_or_else(
+                || format!("database.url=sqlite:{}", path("esito.db")),
+                |url| format!("database.url={url}"),
+            ),
             format!("secrets.master_key_file={}", path("master.key")),
             "egress.allow_networks=127.0.0.0/8".to_owned(),
             "egress.allow_http=true".to_owned(),
@@ -94,6 +107,21 @@ impl Server {
             }
         }
         kept
+    }
+
+    /// Stops it, runs another command on its store, and starts it again.
+    pub async fn beside(self, command: Vec<String>, limit: Duration) -> Result<Self, String> {
+        let mut words = command;
+        words.extend(self.configuration());
+        let Self { process, arguments, folder, key, client, .. } = self;
+        if !process.end(CALL_LIMIT).await? {
+            return Err("the server did not stop in time".to_owned());
+        }
+        super::process::run(&words, limit).await?;
+        let started = Instant::now();
+        let process = Process::start(&arguments, "listening on ").await?;
+        let ready_ms = started.elapsed().as_secs_f64() * 1000.0;
+        Ok(Self { process, arguments, folder, key, ready_ms, client })
     }
 
     /// Kills it and starts it again on the same store.
