@@ -548,6 +548,9 @@ impl Store for PostgresStore {
 
     async fn retain(&self, step: RetainStep) -> Result<Retained> {
         let found = lookup!(self.readers, |session| retain::look(session, &self.facts, &step))?;
+        if let Some(nothing) = found.nothing() {
+            return Ok(nothing);
+        }
         match unit!(self.writers, |session| retain::take(session, &self.facts, &step, &found)) {
             Err(StoreError::Changed) => Ok(again(&step)),
             retained => retained,

@@ -41,11 +41,25 @@ pub(super) async fn kept(session: &Session, facts: &Facts) -> Done<Vec<Kept>> {
 pub(super) enum Found {
     Executions { gone: Vec<Vec<Old>>, next: Option<i64> },
     Attempts { sequences: Vec<i64>, next: Option<i64> },
-    AuditLog,
+    AuditLog { is_empty: bool },
+}
+
+impl Found {
+    /// Nothing is old enough: then there is nothing to be written. Where the next step goes on.
+    pub fn nothing(&self) -> Option<Retained> {
+        let next = match self {
+            Self::Executions { gone, next } if gone.is_empty() => *next,
+            Self::Attempts { sequences, next } if sequences.is_empty() => *next,
+            Self::AuditLog { is_empty: true } => None,
+            _ => return None,
+        };
+        Some(Retained { deleted: Deleted::default(), next })
+    }
 }
 
 pub(super) async fn look(session: &Session, facts: &Facts, step: &RetainStep) -> Done<Found> {
-    let sbx = facts.sandbox(session, step.sandbox).await?.sbx;
+    let sandbox = facts.sandbox(session, step.sandbox).await?;
+    let sbx = sandbox.sbx;
     match step.what {
         RetainWhat::Executions => {
             let messages = old_messages(session, sbx, step).await?;
@@ -53,7 +67,12 @@ pub(super) async fn look(session: &Session, facts: &Facts, step: &RetainStep) ->
             Ok(Found::Executions { gone, next })
         }
         RetainWhat::Attempts => old_attempts(session, sbx, step).await,
-        RetainWhat::AuditLog => Ok(Found::AuditLog),
+        RetainWhat::AuditLog => {
+            let sql = "SELECT 1 FROM audit_log WHERE org = $1 AND id < $2 LIMIT 1";
+            let floor = uuid::Uuid::from_bytes(retaining::id_floor(step.before));
+            let found = session.query_opt(sql, &[&sandbox.tenant.ims_org, &floor]).await?;
+            Ok(Found::AuditLog { is_empty: found.is_none() })
+        }
     }
 }
 
@@ -126,7 +145,7 @@ pub(super) async fn take(session: &Session, facts: &Facts, step: &RetainStep, fo
             session.execute(FORGET_EXCERPTS, &[&sbx, sequences]).await?;
             Ok(Retained { deleted: Deleted { attempts, ..Deleted::default() }, next: *next })
         }
-        Found::AuditLog => {
+        Found::AuditLog { .. } => {
             let floor = uuid::Uuid::from_bytes(retaining::id_floor(step.before));
             let most = rows_of(step.most);
             let audit_log = session.execute(DELETE_AUDIT, &[&sandbox.tenant.ims_org, &floor, &most]).await?;

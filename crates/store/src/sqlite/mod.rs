@@ -644,6 +644,9 @@ impl Store for SqliteStore {
     async fn retain(&self, step: RetainStep) -> Result<Retained> {
         let facts = Arc::clone(&self.facts);
         let found = self.read(move |connection| retain::look(connection, &facts, &step)).await?;
+        if let Some(nothing) = found.nothing() {
+            return Ok(nothing);
+        }
         match self.write(move |tx| retain::take(tx, &step, found)).await {
             Err(StoreError::Changed) => Ok(again(&step)),
             retained => retained,

@@ -43,18 +43,36 @@ pub(super) fn kept(connection: &Connection, facts: &Facts) -> Result<Vec<Kept>> 
 pub(super) enum Found {
     Executions { gone: Vec<Vec<Old>>, next: Option<i64> },
     Attempts { sequences: Vec<i64>, next: Option<i64> },
-    AuditLog,
+    AuditLog { is_empty: bool },
+}
+
+impl Found {
+    /// Nothing is old enough: then there is nothing to be written. Where the next step goes on.
+    pub fn nothing(&self) -> Option<Retained> {
+        let next = match self {
+            Self::Executions { gone, next } if gone.is_empty() => *next,
+            Self::Attempts { sequences, next } if sequences.is_empty() => *next,
+            Self::AuditLog { is_empty: true } => None,
+            _ => return None,
+        };
+        Some(Retained { deleted: Deleted::default(), next })
+    }
 }
 
 pub(super) fn look(connection: &Connection, facts: &Facts, step: &RetainStep) -> Result<Found> {
-    let sbx = facts.sandbox(connection, step.sandbox)?.sbx;
+    let sandbox = facts.sandbox(connection, step.sandbox)?;
+    let sbx = sandbox.sbx;
     match step.what {
         RetainWhat::Executions => {
             let (gone, next) = retaining::choose(old_messages(connection, sbx, step)?, step.before, step.most);
             Ok(Found::Executions { gone, next })
         }
         RetainWhat::Attempts => old_attempts(connection, sbx, step),
-        RetainWhat::AuditLog => Ok(Found::AuditLog),
+        RetainWhat::AuditLog => {
+            let mut query = connection.prepare_cached("SELECT 1 FROM audit_log WHERE org = ?1 AND id < ?2 LIMIT 1")?;
+            let is_there = query.exists(params![sandbox.tenant.ims_org, retaining::id_floor(step.before)])?;
+            Ok(Found::AuditLog { is_empty: !is_there })
+        }
     }
 }
 
@@ -124,7 +142,7 @@ pub(super) fn take(tx: &mut Tx<'_>, step: &RetainStep, found: Found) -> Result<R
             }
             Ok(Retained { deleted: Deleted { attempts, ..Deleted::default() }, next })
         }
-        Found::AuditLog => {
+        Found::AuditLog { .. } => {
             let floor = retaining::id_floor(step.before);
             let mut delete = tx.connection.prepare_cached(
                 "DELETE FROM audit_log WHERE org = ?1 AND id IN \
