@@ -104,6 +104,8 @@ struct Window {
     bounds: Vec<String>,
     /// These alone.
     places: Option<Vec<i64>>,
+    /// They are all of one state, which has an index.
+    of_state: bool,
 }
 
 /// Where executions, or messages of executions, such as these can be; `before` an execution's number.
@@ -121,7 +123,7 @@ fn execution_window(filter: &ExecutionFilter, id: Option<ExecutionId>, before: O
             .filter(|id| !id.contains('\0'))
             .map(|_| "exec IN (SELECT x.exec FROM execution x WHERE x.sbx = $1 AND x.request_id = $2)".to_owned()),
     ];
-    Window { bounds: bounds.into_iter().flatten().collect(), places: None }
+    Window { bounds: bounds.into_iter().flatten().collect(), ..Window::default() }
 }
 
 impl Window {
@@ -443,7 +445,9 @@ impl Finder<'_> {
         limit: usize,
         held: bool,
     ) -> Done<(Vec<EventView>, Option<i64>)> {
-        let rows = window.rows("event", order);
+        // The index of a state has that first.
+        let inner = if window.of_state { &format!("delivery DESC, {order}") } else { order };
+        let rows = window.rows("event", inner);
         let sql = format!(
             "SELECT {}, m.user_id, m.namespace, m.address FROM ({rows}) v \
              JOIN execution e ON e.sbx = v.sbx AND e.exec = v.exec \
@@ -454,7 +458,7 @@ impl Finder<'_> {
         );
         let rows = conditions.rows(self.session, &sql).await?;
         let end = match rows.len() < limit {
-            true => conditions.rows(self.session, &window.end("seq", "event", order)).await?,
+            true => conditions.rows(self.session, &window.end("seq", "event", inner)).await?,
             false => Vec::new(),
         };
         let end = end.first().map(|row| col(row, 0)).transpose()?;
@@ -469,11 +473,13 @@ impl Finder<'_> {
         conditions.plain(shown_as(filter.state, held));
         let mut window = self.event_window(sbx, &filter.event).await?;
         // Those that were given up or cancelled have an index of their own.
-        window.bounds.extend(match filter.state {
-            Some(DeliveryState::Exhausted) => Some(format!("delivery = {}", StoredDelivery::Exhausted.code())),
-            Some(DeliveryState::Cancelled) => Some(format!("delivery = {}", StoredDelivery::Cancelled.code())),
+        let ended = match filter.state {
+            Some(DeliveryState::Exhausted) => Some(StoredDelivery::Exhausted),
+            Some(DeliveryState::Cancelled) => Some(StoredDelivery::Cancelled),
             _ => None,
-        });
+        };
+        window.of_state = ended.is_some();
+        window.bounds.extend(ended.map(|state| format!("delivery = {}", state.code())));
         self.newest_events(sbx, conditions, window, page, held).await
     }
 

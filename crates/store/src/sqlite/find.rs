@@ -76,6 +76,8 @@ struct Window {
     bounds: Vec<String>,
     /// These alone.
     places: Option<Vec<i64>>,
+    /// The index that they are found by, where it is not the primary key.
+    index: Option<&'static str>,
 }
 
 /// Where executions, or messages of executions, such as these can be; `before` an execution's number.
@@ -92,13 +94,14 @@ fn execution_window(filter: &ExecutionFilter, id: Option<ExecutionId>, before: O
             .as_ref()
             .map(|_| "exec IN (SELECT x.exec FROM execution x WHERE x.sbx = ?1 AND x.request_id = ?2)".to_owned()),
     ];
-    Window { bounds: bounds.into_iter().flatten().collect(), places: None }
+    Window { bounds: bounds.into_iter().flatten().collect(), ..Window::default() }
 }
 
 impl Conditions {
     /// The rows of a window, in this order.
     fn rows_of(&self, table: &str, window: &Window, order: &str) -> String {
-        format!("SELECT * FROM {table} WHERE {} ORDER BY {order} LIMIT {WINDOW_OF_A_PAGE}", window.sql())
+        let by = window.by();
+        format!("SELECT * FROM {table}{by} WHERE {} ORDER BY {order} LIMIT {WINDOW_OF_A_PAGE}", window.sql())
     }
 
     /// The last row of a window that is full.
@@ -111,7 +114,8 @@ impl Conditions {
         read: impl FnOnce(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<Option<T>> {
         let sql = format!(
-            "SELECT * FROM {table} WHERE {} ORDER BY {order} LIMIT 1 OFFSET {}",
+            "SELECT * FROM {table}{} WHERE {} ORDER BY {order} LIMIT 1 OFFSET {}",
+            window.by(),
             window.sql(),
             WINDOW_OF_A_PAGE - 1
         );
@@ -123,6 +127,10 @@ impl Conditions {
 }
 
 impl Window {
+    fn by(&self) -> String {
+        self.index.map(|index| format!(" INDEXED BY {index}")).unwrap_or_default()
+    }
+
     fn sql(&self) -> String {
         let mut sql = "sbx = ?1".to_owned();
         for bound in &self.bounds {
@@ -318,7 +326,10 @@ impl Finder<'_> {
         let mut window = self.event_window(sbx, filter)?;
         window.bounds.extend(number_in(page)?.map(|before| format!("seq < {before}")));
         // Those that were given up or cancelled have an index of their own.
-        window.bounds.extend(state.map(|state| format!("delivery = {}", state.code())));
+        if let Some(state) = state {
+            window.bounds.push(format!("delivery = {}", state.code()));
+            window.index = Some("event_ended");
+        }
         let (items, end) = self.event_rows(sbx, &conditions, &window, "seq DESC", page.limit + 1)?;
         match items.len() > page.limit {
             true => Ok(cut(items, page.limit, |event| event.sequence.to_string())),
