@@ -51,14 +51,15 @@ impl Growth {
         let hook = [stage.server.make_one(Sandbox::new(HOOK, HOOK, stage.endpoint.url("hook/0"))).await?];
         let most = settings.events(4_000, 1_000_000, 10_000_000);
         let mut points: Vec<Point> = Vec::new();
-        let mut rate = None;
+        let (mut rate, mut filled) = (None, 0);
         for size in [0, most / 10, most] {
-            let present = stage.all_events() + points.last().map_or(0, |last| last.present);
+            let present = stage.all_events() + filled;
             if size > present {
                 progress(&format!("filling up to {size} events"));
                 let fill = format!("bench age --sandbox {HOOK} --events {} --days {DAYS}", size - present);
                 let limit = Duration::from_secs_f64(settings.size(60.0, 600.0, 3_600.0));
                 stage.server = stage.server.beside(words(&fill), limit).await?;
+                filled += size - present;
             }
             progress(&format!("{size} events present"));
             let run = stage
@@ -100,6 +101,7 @@ impl Growth {
         );
         report.add_number("p99Ratio", "p99, last / first", ratio(last.p99_ms, first.p99_ms), 3);
         report.add_quietly("points", points);
+        stage.count_further(filled);
         stage.end(&mut report).await?;
         Ok(report)
     }

@@ -52,7 +52,7 @@ pub async fn measure(paced: &Paced) -> Result<Report, String> {
     };
     let (with, id) = tokio::join!(live(&stage, count(all) / per_second), beside);
     let (with, id) = (with?, id?);
-    let replay = end(&stage, &id, Duration::from_secs_f64(settings.size(20.0, 120.0, 1_200.0))).await?;
+    let replay = end(&stage, &id, patience(all, per_second)).await?;
     let took = started.elapsed().as_secs_f64();
     let seen = stage.endpoint.seen().await?.group(HOOK);
     with.report(HOOK, &mut report);
@@ -72,7 +72,7 @@ pub async fn measure(paced: &Paced) -> Result<Report, String> {
         sleep(Duration::from_secs_f64(between)).await;
         stage.server = stage.server.crash_and_restart().await?;
     }
-    let replay = end(&stage, &id, Duration::from_secs_f64(settings.size(20.0, 120.0, 1_200.0))).await?;
+    let replay = end(&stage, &id, patience(all, MOST_PER_SECOND)).await?;
     let seen = stage.endpoint.seen().await?.group(HOOK);
     tell_replay("replayedThroughKills", "through kills", &seen, &replay, all, &mut report);
     report.add_quietly("kills", KILLS);
@@ -104,6 +104,11 @@ async fn begin(stage: &Stage, all: u64, per_second: f64) -> Result<String, Strin
     let asked = json!({"filter": {}, "perSecond": per_second as u32});
     let replay = stage.server.post(HOOK, "/v1/replays", &asked).await?;
     replay["id"].as_str().map(str::to_owned).ok_or_else(|| "the replay has no id".to_owned())
+}
+
+/// How long the end of a replay of so many events is waited for: it may be slower than asked for.
+fn patience(all: u64, per_second: f64) -> Duration {
+    Duration::from_secs(60) + Duration::from_secs_f64(3.0 * count(all) / per_second)
 }
 
 /// The replay once it has ended.
