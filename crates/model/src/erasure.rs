@@ -66,8 +66,6 @@ pub struct Erasure {
     pub state: ErasureState,
     /// What was erased so far.
     pub erased: Erased,
-    /// The pages of the SQLite file in which other rows still have the address in a text of theirs, such as a requestId.
-    pub mentions_left: u64,
     /// When it was asked for. What was accepted later is not part of it.
     pub created_at: Timestamp,
     /// By whom.

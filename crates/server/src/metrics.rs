@@ -21,6 +21,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use std::fmt;
 use std::sync::Arc;
+use store::effort;
 use store::work::Deleted;
 use tokio::time::Instant;
 
@@ -80,6 +81,9 @@ impl Metrics {
     pub fn new(started: Timestamp) -> Self {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(Process { started }));
+        if effort::is_counted() {
+            registry.register_collector(Box::new(Effort));
+        }
         let esito = registry.sub_registry_with_prefix("esito");
         esito.register("build", "The program", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         let requests = Family::default();
@@ -206,6 +210,23 @@ impl Collector for Process {
         }
         if let Ok(open) = std::fs::read_dir("/proc/self/fd") {
             gauge(&mut encoder, "process_open_fds", "The file descriptors in use", None, open.count() as f64)?;
+        }
+        Ok(())
+    }
+}
+
+/// What the database is had to do; for benchmarks.
+#[derive(Debug)]
+struct Effort;
+
+impl Collector for Effort {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        for (name, help, count) in [
+            ("esito_store_statements", "Statements that the database ran", effort::statements()),
+            ("esito_store_rows_written", "Rows that SQLite inserted, changed and deleted", effort::rows_written()),
+        ] {
+            let counter = ConstCounter::new(count);
+            counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
         }
         Ok(())
     }

@@ -6,6 +6,7 @@
 pub mod admin;
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
+pub mod effort;
 pub mod envelope;
 pub mod lookup;
 #[cfg(feature = "planted-bugs")]

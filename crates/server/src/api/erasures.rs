@@ -51,9 +51,6 @@ pub struct ErasureRead {
     state: ErasureState,
     /// What was erased so far.
     erased: Erased,
-    /// How many pages of the database's file still hold the address, in a text of rows about somebody else, such as a
-    /// requestId or an audit entry.
-    mentions_left: u64,
     /// When it was asked for. What was accepted later is not part of it.
     created_at: Timestamp,
     /// By whom.
@@ -64,9 +61,8 @@ pub struct ErasureRead {
 
 impl From<Erasure> for ErasureRead {
     fn from(erasure: Erasure) -> Self {
-        let Erasure { id, ims_org, address_digest, state, erased, mentions_left, created_at, created_by, completed_at } =
-            erasure;
-        Self { id, ims_org, address_digest, state, erased, mentions_left, created_at, created_by, completed_at }
+        let Erasure { id, ims_org, address_digest, state, erased, created_at, created_by, completed_at } = erasure;
+        Self { id, ims_org, address_digest, state, erased, created_at, created_by, completed_at }
     }
 }
 

@@ -46,6 +46,9 @@ pub struct Serve {
     /// Writes the admin key of the first start to this file, instead of printing it
     #[arg(long, value_name = "FILE")]
     print_key_file: Option<PathBuf>,
+    /// Counts what the database is had to do, and shows it among the metrics: for the bench, as it costs time
+    #[arg(long, hide = true)]
+    count_effort: bool,
 }
 
 impl Serve {
@@ -54,6 +57,9 @@ impl Serve {
         self.config.set.extend(self.listen.map(|listen| ("listen".to_owned(), listen.to_string())));
         let config = self.config.load()?.config;
         logging::start(&config.log);
+        if self.count_effort {
+            store::effort::count();
+        }
         let life = Lifecycle::default();
         life.stop_on_signals().map_err(|error| Failure::new(error.to_string()))?;
         let show = |key: &str| match &self.print_key_file {

@@ -188,6 +188,82 @@ async fn what_is_no_good_copy_is_refused_and_changes_nothing() {
     world.server.up().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_never_takes_the_place_of_a_database_in_use() {
+    let mut world = World::start().await;
+    let campaign = world.simulated_campaign().await;
+    let other = Server::start(&[]).await;
+    let folder = world.server.folder.path();
+    let database = world.server.file("esito.db");
+    let (link, twin) = (world.server.file("copy.link"), world.server.file("copy.twin"));
+    std::os::unix::fs::symlink(&database, &link).unwrap();
+    std::fs::hard_link(&database, &twin).unwrap();
+    let dotted = folder.join(".").join("esito.db");
+    let its_own = "is the database";
+    for path in [&database, &link, &twin, &dotted] {
+        refused(&world.server, &["backup", text(path), "--force"], its_own).await;
+    }
+    for name in ["esito.db-wal", "esito.db-shm", "esito.db.lock", "esito.db-journal", "esito.db.unfinished"] {
+        refused(&world.server, &["backup", text(&world.server.file(name)), "--force"], its_own).await;
+    }
+    refused(&world.server, &["backup", text(&other.file("esito.db")), "--force"], "is in use").await;
+    // A log that another database has left would be read as the copy's.
+    let copy = world.server.file("copy.db");
+    std::fs::write(world.server.file("copy.db-wal"), "left").unwrap();
+    refused(&world.server, &["backup", text(&copy)], "copy.db-wal is there").await;
+    std::fs::remove_file(world.server.file("copy.db-wal")).unwrap();
+    // The server never noticed, and what it acknowledges now is there after a restart.
+    world.caller.post(UNITARY, &execution("after", &campaign, &["sent+1@simulator.esito.test"])).await.expect(202);
+    world.server.kill().await;
+    refused(&world.server, &["restore", text(&database)], "is the database itself").await;
+    refused(&world.server, &["restore", text(&twin)], "is the database itself").await;
+    world.server.up().await;
+    let found = world.server.admin().get("/v1/executions?requestId=after").await.expect(200);
+    assert_eq!(found["items"].as_array().unwrap().len(), 1);
+    // Nor is a file taken for a copy while a part of it is in a log beside it.
+    let raw = world.server.file("copy.raw");
+    std::fs::copy(&database, &raw).unwrap();
+    std::fs::copy(world.server.file("esito.db-wal"), world.server.file("copy.raw-wal")).unwrap();
+    must("the server to stop", world.server.stop()).await;
+    refused(&world.server, &["restore", text(&raw)], "has a log beside it").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_takes_no_log_for_its_own_and_no_former_database_for_another() {
+    let mut world = World::start().await;
+    let campaign = world.simulated_campaign().await;
+    let copy = world.server.file("copy.db");
+    good(&world.server, &["backup", text(&copy), "--json"]).await;
+    world.caller.post(UNITARY, &execution("later", &campaign, &["sent+1@simulator.esito.test"])).await.expect(202);
+    // The file is lost and its log is not.
+    world.server.kill().await;
+    let database = world.server.file("esito.db");
+    std::fs::remove_file(&database).unwrap();
+    assert!(std::fs::metadata(world.server.file("esito.db-wal")).unwrap().len() > 0);
+    let restored = good(&world.server, &["restore", text(&copy), "--json"]).await;
+    assert!(restored["former"].is_null(), "{restored}");
+    let kept = |name: &String| name.starts_with("esito.db.former-") && name.ends_with("-wal");
+    assert_eq!(files(world.server.folder.path()).iter().filter(|name| kept(name)).count(), 1);
+    assert!(!world.server.file("esito.db-wal").exists() && !world.server.file("esito.db-shm").exists());
+
+    // As many formers as restores, however fast they follow each other.
+    for _ in 0..5 {
+        good(&world.server, &["restore", text(&copy), "--json"]).await;
+    }
+    let is_former = |name: &String| name.starts_with("esito.db.former-") && !name.ends_with("-wal");
+    assert_eq!(files(world.server.folder.path()).iter().filter(|name| is_former(name)).count(), 5);
+
+    // A command that has the database open would go on writing to the former one.
+    let open = rusqlite::Connection::open(&database).unwrap();
+    open.execute_batch("PRAGMA journal_mode = WAL; BEGIN; SELECT count(*) FROM execution;").unwrap();
+    refused(&world.server, &["restore", text(&copy)], "another process has").await;
+    drop(open);
+    good(&world.server, &["restore", text(&copy), "--json"]).await;
+    world.server.up().await;
+    let found = world.server.admin().get("/v1/executions?requestId=later").await.expect(200);
+    assert_eq!(found["items"], json!([]), "it is of before that");
+}
+
 async fn killed_after(mut child: Child, millis: usize) -> bool {
     // The moment of the kill is the experiment, not a way to wait for something.
     match tokio::time::timeout(Duration::from_millis(millis as u64), child.wait()).await {

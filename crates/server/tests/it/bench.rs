@@ -177,6 +177,23 @@ async fn a_store_grows_and_every_search_is_timed() {
     positive(&found, &["eventsPerSecondRatio", "p99Ratio"]);
 }
 
+#[cfg(feature = "peers")]
+#[tokio::test(flavor = "multi_thread")]
+async fn both_stores_are_compared_in_one_run() {
+    let database = store::postgres::throwaway::Database::new().await;
+    let found = measure(&["stores", "--postgres", database.url()]).await;
+    for store in ["sqlite", "postgres"] {
+        let of = |name: &str| number(&found, &format!("{store}.{name}"));
+        assert_eq!(of("events"), 200.0);
+        for name in ["eventsPerSecond", "serverCpuMicros", "walBytes"] {
+            assert!(of(name) > 0.0, "{store}.{name} in {found}");
+        }
+        // An event is a row, and a message is changed for it.
+        assert!(of("rowWrites") > 1.0 && of("statements") > 0.0, "{found}");
+    }
+    positive(&found, &["postgresToSqlite", "ratioToRaw", "postgres.transactions"]);
+}
+
 #[tokio::test]
 async fn an_idle_server_is_watched() {
     let found = measure(&["idle"]).await;

@@ -32,7 +32,6 @@ fn read_erasure(row: &Row) -> Done<Erasure> {
         address_digest: col(row, 2)?,
         state: if completed_at.is_some() { ErasureState::Completed } else { ErasureState::Running },
         erased: from_json(col(row, 3)?)?,
-        mentions_left: 0,
         created_at: Timestamp(col(row, 4)?),
         created_by: col(row, 5)?,
         completed_at,

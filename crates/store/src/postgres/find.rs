@@ -4,8 +4,7 @@
 use super::facts::Facts;
 use super::hooks::is_held;
 use super::rows::{
-    EVENT_COLUMNS, event_columns, execution_id, message_columns, message_key, read_attempt, read_event, read_message,
-    recipient,
+    EVENT_COLUMNS, event_columns, execution_id, message_columns, read_attempt, read_event, read_message, recipient,
 };
 use super::session::{Done, Session, col};
 use crate::StoreError;
@@ -96,11 +95,13 @@ impl Conditions {
 const WINDOW_OF_A_PAGE: usize = 10_000;
 /// The executions with one requestId that a search of events finds: there is one in each campaign.
 const EXECUTIONS: usize = 1_000;
-const MESSAGES_ORDER: &str = "exec DESC, ord";
+/// The order of an index, backwards. Messages are listed in another one, "exec DESC, ord", for which the database may decide
+/// to sort them all.
+const MESSAGES_INDEX: &str = "exec DESC, ord DESC";
 
 /// The rows that a page looks at, from one end of what can hold them.
 #[derive(Default)]
-struct Window {
+pub(super) struct Window {
     bounds: Vec<String>,
     /// These alone.
     places: Option<Vec<i64>>,
@@ -128,12 +129,23 @@ fn execution_window(filter: &ExecutionFilter, id: Option<ExecutionId>, before: O
 
 impl Window {
     /// The rows, in this order.
-    fn rows(&self, table: &str, order: &str) -> String {
+    pub(super) fn rows(&self, table: &str, order: &str) -> String {
         format!("SELECT * FROM {table} WHERE {} ORDER BY {order} LIMIT {WINDOW_OF_A_PAGE}", self.sql())
     }
 
+    /// Messages, whole executions of them, in no order.
+    pub(super) fn messages(&self) -> String {
+        let (end, window) = (self.end_of_messages(), self.sql());
+        format!("SELECT * FROM message WHERE {window} AND exec >= COALESCE(({end}), {})", i64::MIN + 1)
+    }
+
+    /// The last execution of these, if the window is full.
+    pub(super) fn end_of_messages(&self) -> String {
+        self.end("exec", "message", MESSAGES_INDEX)
+    }
+
     /// The last row, if the window is full.
-    fn end(&self, columns: &str, table: &str, order: &str) -> String {
+    pub(super) fn end(&self, columns: &str, table: &str, order: &str) -> String {
         let offset = WINDOW_OF_A_PAGE - 1;
         format!("SELECT {columns} FROM {table} WHERE {} ORDER BY {order} LIMIT 1 OFFSET {offset}", self.sql())
     }
@@ -284,7 +296,7 @@ impl Finder<'_> {
         }
         let first = message_in(page)?.map(|(execution, _)| execution + 1);
         let window = execution_window(&filter.execution, filter.execution_id, first);
-        let rows = window.rows("message", MESSAGES_ORDER);
+        let rows = window.messages();
         let sql = format!(
             "SELECT {} FROM ({rows}) m JOIN execution e ON e.sbx = m.sbx AND e.exec = m.exec \
              WHERE {} ORDER BY m.exec DESC, m.ord LIMIT {}",
@@ -297,10 +309,10 @@ impl Finder<'_> {
         let rows = match rows.len() > page.limit {
             true => cut(rows, page.limit, |row| format!("{}.{}", row.key.execution.number(), row.key.ordinal)),
             false => {
-                let end = conditions.rows(self.session, &window.end("exec, ord", "message", MESSAGES_ORDER)).await?;
-                let end = end.first().map(|row| message_key(row, 0)).transpose()?;
-                let end = end.map(|key| format!("{}.{}", key.execution.number(), key.ordinal));
-                Listed { items: rows, next: end }
+                let end = conditions.rows(self.session, &window.end_of_messages()).await?;
+                let end = end.first().map(|row| col::<i64>(row, 0)).transpose()?;
+                // After all messages of that execution.
+                Listed { items: rows, next: end.map(|execution| format!("{execution}.{}", u8::MAX)) }
             }
         };
         Ok(Listed { items: self.message_views(sbx, rows.items).await?, next: rows.next })

@@ -1,7 +1,7 @@
 //! A connection to the database, how it is made, and what goes wrong with it.
 
 use super::tls::Tls;
-use crate::StoreError;
+use crate::{StoreError, effort};
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -179,6 +179,7 @@ impl Session {
 
     pub async fn query(&self, sql: &'static str, values: Values<'_>) -> Done<Vec<Row>> {
         let statement = self.statement(sql).await?;
+        effort::add_statements(1);
         Ok(self.client.query(&statement, values).await?)
     }
 
@@ -188,16 +189,19 @@ impl Session {
 
     /// The same for a statement that was put together for this once.
     pub async fn query_once(&self, sql: &str, values: &[(&(dyn ToSql + Sync), Type)]) -> Done<Vec<Row>> {
+        effort::add_statements(1);
         Ok(self.client.query_typed(sql, values).await?)
     }
 
     pub async fn execute(&self, sql: &'static str, values: Values<'_>) -> Done<u64> {
         let statement = self.statement(sql).await?;
+        effort::add_statements(1);
         Ok(self.client.execute(&statement, values).await?)
     }
 
     /// Runs statements without values.
     pub async fn run(&self, sql: &str) -> Done<()> {
+        effort::add_statements(sql.split(';').filter(|part| !part.trim().is_empty()).count() as u64);
         Ok(self.client.batch_execute(sql).await?)
     }
 

@@ -9,15 +9,18 @@ use crate::envelope::MasterKey;
 use crate::{Result, StoreError};
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags};
-use std::fs::{self, File};
-use std::io::{Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{self, File, Metadata, TryLockError};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The pages of a step: a few milliseconds.
 const STEP_PAGES: i32 = 1_000;
 /// The bytes that are copied in one go.
 const BLOCK: usize = 1024 * 1024;
+/// How long a command that has the database open may go on with it.
+const OTHERS_LIMIT: Duration = Duration::from_secs(2);
 
 /// How far it has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +69,8 @@ struct Unfinished {
     path: PathBuf,
     /// Tells another process that somebody is at it.
     file: File,
+    /// It has its name.
+    counts: bool,
 }
 
 impl Unfinished {
@@ -73,30 +78,89 @@ impl Unfinished {
         let path = beside(target, ".unfinished");
         let open = File::options().create(true).truncate(false).read(true).write(true).mode(0o600).open(&path);
         let file = open.map_err(|error| unavailable(format!("{}: {error}", path.display())))?;
-        file.try_lock().map_err(|_| unavailable(format!("another process is writing {}", path.display())))?;
+        let taken = || unavailable(format!("another process is writing {}", path.display()));
+        file.try_lock().map_err(|_| taken())?;
+        // Between the opening and the lock another process may have given it its name: then it is a whole copy.
+        let opened = file.metadata().map_err(unavailable)?;
+        if !fs::metadata(&path).is_ok_and(|named| is_same(&named, &opened)) {
+            return Err(taken());
+        }
         // Whatever a killed process has left.
         file.set_len(0).map_err(unavailable)?;
-        Ok(Self { path, file })
+        Ok(Self { path, file, counts: false })
     }
 
-    fn become_the(self, target: &Path) -> Result<()> {
+    fn become_the(mut self, target: &Path) -> Result<()> {
         self.file.sync_all().map_err(unavailable)?;
         fs::rename(&self.path, target).map_err(unavailable)?;
+        self.counts = true;
         sync_folder(target)
     }
 }
 
+fn is_same(one: &Metadata, other: &Metadata) -> bool {
+    (one.dev(), one.ino()) == (other.dev(), other.ino())
+}
+
+/// Whether both names lead to one file, or would if it were there.
+fn are_one(one: &Path, other: &Path) -> bool {
+    if let (Ok(one), Ok(other)) = (fs::metadata(one), fs::metadata(other)) {
+        return is_same(&one, &other);
+    }
+    let folder = |path: &Path| fs::canonicalize(folder_of(path)).ok();
+    one.file_name() == other.file_name()
+        && folder(one).is_some_and(|folder_of_one| Some(folder_of_one) == folder(other))
+}
+
+/// The names beside a database that belong to it.
+const ITS_FILES: [&str; 6] = ["", "-wal", "-shm", "-journal", ".lock", ".unfinished"];
+
+/// A copy must not take the place of the database that it is of, nor of one that a process works on; nor get a log beside
+/// it that is another one's, which would be read as its own.
+fn check_target(file: &Path, target: &Path) -> Result<()> {
+    // SQLite keeps its log beside the file that a link leads to.
+    let real = fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
+    for its in ITS_FILES {
+        for own in ["", ".unfinished"] {
+            let written = beside(target, own);
+            if [file, &real].iter().any(|file| are_one(&beside(file, its), &written)) {
+                let (target, file) = (target.display(), file.display());
+                return Err(unavailable(format!("{target} is the database {file} itself, or belongs to it")));
+            }
+        }
+    }
+    for log in ["-wal", "-journal"] {
+        let log = beside(target, log);
+        if log.exists() {
+            return Err(unavailable(format!(
+                "{} is there: a database {} is in use, or was not closed; copy to another name, or remove it",
+                log.display(),
+                target.display()
+            )));
+        }
+    }
+    let lock = beside(target, ".lock");
+    let is_held = |lock: &File| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock));
+    if File::open(&lock).is_ok_and(|lock| is_held(&lock)) {
+        return Err(unavailable(format!("another process works on {}", target.display())));
+    }
+    Ok(())
+}
+
 impl Drop for Unfinished {
     fn drop(&mut self) {
-        // After the rename there is none.
-        let _ = fs::remove_file(&self.path);
-        let _ = fs::remove_file(beside(&self.path, "-journal"));
+        // What has this name now may be another process's.
+        if !self.counts {
+            let _ = fs::remove_file(&self.path);
+            let _ = fs::remove_file(beside(&self.path, "-journal"));
+        }
     }
 }
 
 /// Copies the database to `target`, as it is at one moment, while others go on writing; and checks the copy. The log of
 /// what is written meanwhile grows until the copy is made.
 pub fn back_up(file: &Path, target: &Path, overwrite: bool, master: &MasterKey, watch: Watch<'_>) -> Result<Checked> {
+    check_target(file, target)?;
     if !overwrite && target.exists() {
         return Err(unavailable(format!("{} is there already", target.display())));
     }
@@ -199,6 +263,9 @@ fn check_secrets(connection: &Connection, master: &MasterKey) -> Result<()> {
 pub fn restore(copy: &Path, file: &Path, suffix: &str, master: &MasterKey, watch: Watch<'_>) -> Result<Restored> {
     fs::create_dir_all(folder_of(file)).map_err(unavailable)?;
     let _lock = lock(file)?;
+    // SQLite keeps its log beside the file that a link leads to.
+    let file = &fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
+    check_copy_stands_alone(copy, file)?;
     if !watch(Progress::Checking) {
         return Err(stopped());
     }
@@ -207,12 +274,27 @@ pub fn restore(copy: &Path, file: &Path, suffix: &str, master: &MasterKey, watch
     copy_bytes(copy, &mut unfinished.file, watch)?;
     // What was copied is checked, and not what it was copied from alone.
     let checked = check(&unfinished.path, master)?;
-    let former = file.exists().then(|| beside(file, &format!(".former-{suffix}")));
-    if let Some(former) = &former {
-        set_aside(file, former)?;
-    }
+    let former = set_aside(file, suffix)?;
     unfinished.become_the(file)?;
     Ok(Restored { copy: checked, former })
+}
+
+/// A copy has no log of its own: what is in one would be missing from what is restored.
+fn check_copy_stands_alone(copy: &Path, file: &Path) -> Result<()> {
+    if ITS_FILES.iter().any(|its| are_one(&beside(file, its), copy)) {
+        return Err(unavailable(format!("{} is the database itself, or belongs to it", copy.display())));
+    }
+    for log in ["-wal", "-journal"] {
+        let log = beside(copy, log);
+        if fs::metadata(&log).is_ok_and(|log| log.len() > 0) {
+            return Err(unavailable(format!(
+                "{} has a log beside it, {}, which would be lost: let `esito backup` make the copy",
+                copy.display(),
+                log.display()
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn copy_bytes(from: &Path, to: &mut File, watch: Watch<'_>) -> Result<()> {
@@ -232,29 +314,70 @@ fn copy_bytes(from: &Path, to: &mut File, watch: Watch<'_>) -> Result<()> {
     }
 }
 
-/// Gives the former database a second name, so that its first one can be taken from it by one rename. Its log must be in
-/// it by then: beside the restored database it would be taken for that one's.
-fn set_aside(file: &Path, former: &Path) -> Result<()> {
-    let log = beside(file, "-wal");
-    if let Err(error) = empty_log(file) {
+/// Gives the former database a second name, so that its first one can be taken from it by one rename; that name, if there
+/// is a database. No log of its may stay, be it one that a lost database has left: beside the restored database it would
+/// be taken for that one's.
+fn set_aside(file: &Path, suffix: &str) -> Result<Option<PathBuf>> {
+    let is_there = file.exists();
+    if is_there && let Err(error) = empty_log(file) {
+        if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) {
+            return Err(unavailable(format!("another process has {} open; end it first", file.display())));
+        }
         // It may be damaged: then the log is kept beside it.
         tracing::warn!(%error, "the former database's log cannot be moved into it");
     }
-    if fs::metadata(&log).is_ok_and(|log| log.len() > 0) {
-        fs::rename(&log, beside(former, "-wal")).map_err(unavailable)?;
+    let former = name_aside(file, suffix, is_there)?;
+    for log in ["-wal", "-journal"] {
+        let from = beside(file, log);
+        if fs::metadata(&from).is_ok_and(|log| log.len() > 0) {
+            fs::rename(&from, beside(&former, log)).map_err(unavailable)?;
+        }
     }
-    for name in ["-wal", "-shm"] {
+    for name in ["-wal", "-journal", "-shm"] {
         match fs::remove_file(beside(file, name)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(unavailable(error)),
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(unavailable(error)),
             _ => {}
         }
     }
-    fs::hard_link(file, former).or_else(|_| fs::copy(file, former).map(drop)).map_err(unavailable)?;
-    sync_folder(file)
+    sync_folder(file)?;
+    Ok(is_there.then_some(former))
 }
 
-fn empty_log(file: &Path) -> Result<()> {
-    let connection = connect(file, Access::Write)?;
-    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
-    Ok(connection.close().map_err(|(_, error)| error)?)
+/// Finds a name that nothing has yet, and gives it to the database that is there.
+fn name_aside(file: &Path, suffix: &str, is_there: bool) -> Result<PathBuf> {
+    for n in 0_u32.. {
+        let more = if n == 0 { String::new() } else { format!("-{n}") };
+        let former = beside(file, &format!(".former-{suffix}{more}"));
+        if ["", "-wal", "-journal"].iter().any(|its| beside(&former, its).exists()) {
+            continue;
+        }
+        if !is_there {
+            return Ok(former);
+        }
+        match fs::hard_link(file, &former) {
+            Ok(()) => return Ok(former),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            // Not every file system has links.
+            Err(_) => {
+                let mut copy =
+                    File::options().write(true).create_new(true).mode(0o600).open(&former).map_err(unavailable)?;
+                copy_bytes(file, &mut copy, &mut |_| true)?;
+                return Ok(former);
+            }
+        }
+    }
+    Err(unavailable("no name is left for the former database"))
+}
+
+/// Moves all that is in the log into the file, and the file out of the mode that has one, which fails as long as
+/// another process has it open.
+fn empty_log(file: &Path) -> rusqlite::Result<()> {
+    let connection = Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    connection.busy_timeout(OTHERS_LIMIT)?;
+    connection.execute_batch("PRAGMA synchronous = FULL;")?;
+    let mode: String = connection.query_row("PRAGMA journal_mode = DELETE", [], |row| row.get(0))?;
+    if mode != "delete" {
+        return Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY), None));
+    }
+    connection.close().map_err(|(_, error)| error)
 }

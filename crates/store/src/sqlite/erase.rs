@@ -18,19 +18,18 @@ use model::tenancy::AuditEntry;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use std::sync::Arc;
 
-const COLUMNS: &str = "id, org, digest, erased, mentions_left, created_at, created_by, completed_at";
+const COLUMNS: &str = "id, org, digest, erased, created_at, created_by, completed_at";
 
 fn read_erasure(row: &Row<'_>) -> Result<Erasure> {
-    let completed_at = moment(row, 7)?;
+    let completed_at = moment(row, 6)?;
     Ok(Erasure {
         id: id_from(row, 0, ErasureId::from_bytes)?,
         ims_org: row.get(1)?,
         address_digest: row.get(2)?,
         state: if completed_at.is_some() { ErasureState::Completed } else { ErasureState::Running },
         erased: from_json(&row.get::<_, String>(3)?)?,
-        mentions_left: row.get(4)?,
-        created_at: Timestamp(row.get(5)?),
-        created_by: row.get(6)?,
+        created_at: Timestamp(row.get(4)?),
+        created_by: row.get(5)?,
         completed_at,
     })
 }
@@ -227,10 +226,10 @@ pub(super) fn channels_of(
 }
 
 /// All is done: the address goes too.
-pub(super) fn complete(tx: &Tx<'_>, id: ErasureId, mentions_left: u64, now: Timestamp) -> Result<()> {
+pub(super) fn complete(tx: &Tx<'_>, id: ErasureId, now: Timestamp) -> Result<()> {
     tx.connection.execute(
-        "UPDATE erasure SET sealed = NULL, completed_at = ?2, mentions_left = ?3 WHERE id = ?1",
-        params![id.bytes(), now.millis(), mentions_left],
+        "UPDATE erasure SET sealed = NULL, completed_at = ?2 WHERE id = ?1",
+        params![id.bytes(), now.millis()],
     )?;
     Ok(())
 }

@@ -34,7 +34,7 @@ use crate::work::{
     AcceptError, Accepted, Due, DueDeliveries, DueMessages, EraseStepped, Finish, Finished, Kept, Lease, LiveVersion,
     NewErasure, NewExecution, Record, Recorded, ReplayStep, ReplayStepped, RetainStep, Retained, RunningReplay,
 };
-use crate::{Result, Store, StoreError, Use};
+use crate::{Result, Store, StoreError, Use, effort};
 use async_trait::async_trait;
 use facts::Facts;
 use find::Finder;
@@ -50,6 +50,7 @@ use model::replay::Replay;
 use model::tenancy::{ApiKey, AuditEntry, Organization, Sandbox};
 use model::webhook::Webhook;
 use readers::{Place, Readers};
+use rusqlite::trace::{TraceEvent, TraceEventCodes};
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -116,7 +117,10 @@ fn connect(file: &Path, access: Access) -> Result<Connection> {
         Access::Write => OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
         Access::Read => OpenFlags::SQLITE_OPEN_READ_ONLY,
     };
-    let connection = Connection::open_with_flags(file, mode | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    let mut connection = Connection::open_with_flags(file, mode | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    if effort::is_counted() {
+        connection.trace_v2(TraceEventCodes::SQLITE_TRACE_STMT, Some(|_: TraceEvent<'_>| effort::add_statements(1)))?;
+    }
     connection.busy_timeout(BUSY_LIMIT)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     connection.execute_batch("PRAGMA temp_store = MEMORY; PRAGMA foreign_keys = ON;")?;
@@ -679,8 +683,12 @@ impl Store for SqliteStore {
             return Ok(EraseStepped::default());
         };
         if seen.rows_done {
-            let mentions = self.clear_traces(seen.address).await?;
-            self.write(move |tx| erase::complete(tx, id, mentions, now)).await?;
+            let pages = self.clear_traces(seen.address).await?;
+            if pages > 0 {
+                // The file is everybody's: the receipt must not tell one organization what another one's rows hold.
+                tracing::info!(erasure = %id, pages, "other rows still hold the erased address in a text of theirs");
+            }
+            self.write(move |tx| erase::complete(tx, id, now)).await?;
             return Ok(EraseStepped::default());
         }
         let step = self.write(move |tx| erase::take(tx, id, &seen)).await?;

@@ -6,7 +6,7 @@
 
 use super::facts::Facts;
 use crate::shared::change::sequence_at;
-use crate::{Result, StoreError};
+use crate::{Result, StoreError, effort};
 use model::campaign::CampaignStatus;
 use model::clock::Timestamp;
 use model::ids::{CampaignId, SHARDS};
@@ -425,8 +425,9 @@ fn commit(
     batch: &mut [Box<dyn Job>],
     refused: Option<String>,
 ) -> Option<String> {
-    let waiting = state.waiting;
+    let (waiting, changes) = (state.waiting, connection.total_changes());
     let outcome = run_batch(connection, state, batch, refused);
+    effort::add_rows_written(connection.total_changes().saturating_sub(changes));
     if let Err(error) = &outcome {
         tracing::error!(%error, jobs = batch.len(), "a commit failed");
         // Best effort: if this fails too there is no transaction any more.

@@ -55,6 +55,23 @@ impl Account {
     }
 }
 
+/// The processor time of a process and of all its children that have ended, in steps of 10 ms: fields 14 to 17 of
+/// proc_pid_stat(5).
+pub fn coarse_micros(pid: u32) -> Option<f64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let fields = stat.rsplit_once(") ")?.1.split(' ').skip(11).take(4);
+    fields.map(|ticks| Some(ticks.parse::<f64>().ok()? * 10_000.0)).sum()
+}
+
+/// The names of a process's threads, at most 15 bytes of each, and their processor time.
+pub fn thread_names_and_micros(pid: u32) -> Vec<(String, f64)> {
+    let named = |(thread, micros): (u64, f64)| {
+        let name = fs::read_to_string(format!("/proc/{pid}/task/{thread}/comm")).ok()?;
+        Some((name.trim_end().to_owned(), micros))
+    };
+    thread_micros(pid).into_iter().filter_map(named).collect()
+}
+
 /// User and system time: fields 14 and 15 of proc_pid_stat(5), in hundredths of a second.
 fn stat_micros(stat: &str) -> Option<f64> {
     // The second field, a name in brackets, may hold spaces.

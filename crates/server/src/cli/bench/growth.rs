@@ -47,7 +47,7 @@ impl Growth {
     pub async fn measure(&self) -> Result<Report, String> {
         let settings = &self.settings;
         let mut report = Report::new("growth", settings.tls);
-        let mut stage = Stage::set_on(self.postgres.as_deref(), &[], settings.tls).await?;
+        let mut stage = Stage::set_on(self.postgres.as_deref(), settings.tls).await?;
         let hook = [stage.server.make_one(Sandbox::new(HOOK, HOOK, stage.endpoint.url("hook/0"))).await?];
         let most = settings.events(4_000, 1_000_000, 10_000_000);
         let mut points: Vec<Point> = Vec::new();

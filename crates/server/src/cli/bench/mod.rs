@@ -10,7 +10,8 @@
 //! | [`age`] | a store that fills and grows old, without a server |
 //! | [`load`], [`caller`], [`connections`], [`pace`], [`plan`] | the callers |
 //! | [`process`], [`account`], [`server`], [`stage`] | the processes, and what the kernel says of them |
-//! | [`raw`], [`deliver`], [`open_loop`], [`hang`], [`backlog`], [`many`], [`replay`], [`retention`], [`growth`], [`idle`] | the scenarios |
+//! | [`raw`], [`deliver`], [`open_loop`], [`hang`], [`backlog`], [`many`], [`replay`], [`retention`], [`growth`], [`stores`], [`idle`] | the scenarios |
+//! | [`watched`] | databases |
 //! | [`report`], [`compare`] | what they found |
 
 mod account;
@@ -40,6 +41,8 @@ mod retention;
 mod server;
 mod sink;
 mod stage;
+mod stores;
+mod watched;
 
 use super::{Failure, Outcome, print_line};
 use clap::{Args, Subcommand};
@@ -76,6 +79,8 @@ enum Scenario {
     Replay(Paced),
     /// The same measurements with ever more events in the store; and how long each list and search takes
     Growth(growth::Growth),
+    /// The same load on SQLite and on PostgreSQL, and what each of them does for an event
+    Stores(stores::Stores),
     /// Many days of events through retention: how large the store gets, and whether it levels off
     Retention(Settings),
     /// A server with nothing to do: start, memory, processor time
@@ -175,6 +180,7 @@ impl Bench {
             Scenario::Raw(raw::Raw { settings, .. }) | Scenario::Deliver(settings) => settings,
             Scenario::Single(settings) | Scenario::Idle(settings) | Scenario::Retention(settings) => settings,
             Scenario::Growth(growth) => &growth.settings,
+            Scenario::Stores(stores) => &stores.settings,
             Scenario::OpenLoop(paced) | Scenario::Hang(paced) | Scenario::HangRelay(paced) => &paced.settings,
             Scenario::Backlog(paced) | Scenario::ManyWebhooks(paced) | Scenario::Replay(paced) => &paced.settings,
             _ => return self.scenario.help_out().await,
@@ -223,6 +229,7 @@ impl Scenario {
             Self::Replay(paced) => replay::measure(paced).await,
             Self::Retention(settings) => retention::measure(settings).await,
             Self::Growth(growth) => growth.measure().await,
+            Self::Stores(stores) => stores.measure().await,
             Self::Idle(settings) => idle::measure(settings).await,
             Self::Compare(_) | Self::Sink(_) | Self::Relays(_) | Self::Load(_) | Self::Age(_) => {
                 Err("no scenario".to_owned())

@@ -50,9 +50,14 @@ impl Process {
         Ok(Self { child, told, _output: AbortOnDropHandle::new(rest) })
     }
 
+    /// Its number.
+    pub fn pid(&self) -> Result<u32, String> {
+        self.child.id().ok_or_else(|| "a process of the bench has ended".to_owned())
+    }
+
     /// What the kernel says of it.
     pub fn account(&self) -> Result<Account, String> {
-        Account::of(self.child.id().ok_or("a process of the bench has ended")?)
+        Account::of(self.pid()?)
     }
 
     /// Ends it at once, with no chance to tidy up.

@@ -57,10 +57,19 @@ impl Sandbox {
     }
 }
 
+/// What a server had its database do.
+#[derive(Clone, Copy, Debug)]
+pub struct Effort {
+    /// Statements.
+    pub statements: f64,
+    /// Rows inserted, changed and deleted; of SQLite alone.
+    pub rows_written: f64,
+}
+
 impl Server {
     /// Starts one on an empty store in the folder.
     pub async fn start(folder: &Path, ca_file: Option<&str>, tracer: &[String]) -> Result<Self, String> {
-        Self::start_on(None, folder, ca_file, tracer).await
+        Self::start_on(None, folder, ca_file, tracer, &[]).await
     }
 
     /// The same on an empty PostgreSQL database, where one is named.
@@ -69,6 +78,7 @@ impl Server {
         folder: &Path,
         ca_file: Option<&str>,
         tracer: &[String],
+        flags: &[String],
     ) -> Result<Self, String> {
         let path = |name: &str| folder.join(name).display().to_string();
         std::fs::write(folder.join("esito.toml"), "").map_err(|error| error.to_string())?;
@@ -89,6 +99,7 @@ impl Server {
             "log.level=error".to_owned(),
         ];
         arguments.extend(settings.into_iter().flat_map(|setting| ["--set".to_owned(), setting]));
+        arguments.extend_from_slice(flags);
         let started = Instant::now();
         let process = Process::start_under(tracer, &arguments, "listening on ").await?;
         let ready_ms = started.elapsed().as_secs_f64() * 1000.0;
@@ -137,6 +148,26 @@ impl Server {
     /// The address of the API.
     pub fn base(&self) -> &str {
         &self.process.told
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> Result<u32, String> {
+        self.process.pid()
+    }
+
+    /// What it had its database do, of a server that counts it.
+    pub async fn effort(&self) -> Result<Effort, String> {
+        let request = Request::builder().uri(format!("{}/metrics", self.base())).body(Full::default());
+        let answer = self.client.call(request.map_err(|error| error.to_string())?, CALL_LIMIT).await?;
+        let text = String::from_utf8_lossy(&answer.body).into_owned();
+        let number = |name: &str| {
+            let found = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+            found.ok_or_else(|| format!("the metrics have no {name}"))
+        };
+        Ok(Effort {
+            statements: number("esito_store_statements_total ")?,
+            rows_written: number("esito_store_rows_written_total ")?,
+        })
     }
 
     /// What the kernel says of it.

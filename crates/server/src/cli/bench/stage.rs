@@ -163,14 +163,23 @@ impl Stage {
 
     /// The same with the server under a tracer.
     pub async fn set_under(tracer: &[String], tls: bool) -> Result<Self, String> {
-        Self::set_on(None, tracer, tls).await
+        Self::set_with(None, tracer, &[], tls).await
     }
 
     /// The same on an empty PostgreSQL database, where one is named.
-    pub async fn set_on(database: Option<&str>, tracer: &[String], tls: bool) -> Result<Self, String> {
+    pub async fn set_on(database: Option<&str>, tls: bool) -> Result<Self, String> {
+        Self::set_with(database, &[], &[], tls).await
+    }
+
+    /// The same with a server that counts what it has its database do.
+    pub async fn set_counting(database: Option<&str>, tls: bool) -> Result<Self, String> {
+        Self::set_with(database, &[], &words("--count-effort"), tls).await
+    }
+
+    async fn set_with(database: Option<&str>, tracer: &[String], flags: &[String], tls: bool) -> Result<Self, String> {
         let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
         let endpoint = Endpoint::start(folder.path(), "endpoint", tls).await?;
-        let server = Server::start_on(database, folder.path(), endpoint.ca_file.as_deref(), tracer).await?;
+        let server = Server::start_on(database, folder.path(), endpoint.ca_file.as_deref(), tracer, flags).await?;
         Ok(Self { folder, endpoint, server, empty_bytes: OnceLock::new(), events: AtomicU64::new(0) })
     }
 

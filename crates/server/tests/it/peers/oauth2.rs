@@ -44,9 +44,11 @@ impl Authlib {
         Self { peer, port, folder }
     }
 
-    /// Tells the endpoints which keys sign.
+    /// Tells the endpoints which keys sign. They read the file at each request, so it changes all at once.
     fn write_keys(&self, keys: &Map<String, Value>) {
-        std::fs::write(self.folder.path().join("keys.json"), Value::Object(keys.clone()).to_string()).unwrap();
+        let (file, new) = (self.folder.path().join("keys.json"), self.folder.path().join("keys.json.new"));
+        std::fs::write(&new, Value::Object(keys.clone()).to_string()).unwrap();
+        std::fs::rename(new, file).unwrap();
     }
 
     fn webhook(&self, name: &str, more: Value) -> Value {
