@@ -129,7 +129,7 @@ fn execution_window(filter: &ExecutionFilter, id: Option<ExecutionId>, before: O
 
 impl Window {
     /// The rows, in this order.
-    pub(super) fn rows(&self, table: &str, order: &str) -> String {
+    fn rows(&self, table: &str, order: &str) -> String {
         format!("SELECT * FROM {table} WHERE {} ORDER BY {order} LIMIT {WINDOW_OF_A_PAGE}", self.sql())
     }
 
@@ -145,7 +145,7 @@ impl Window {
     }
 
     /// The last row, if the window is full.
-    pub(super) fn end(&self, columns: &str, table: &str, order: &str) -> String {
+    fn end(&self, columns: &str, table: &str, order: &str) -> String {
         let offset = WINDOW_OF_A_PAGE - 1;
         format!("SELECT {columns} FROM {table} WHERE {} ORDER BY {order} LIMIT 1 OFFSET {offset}", self.sql())
     }

@@ -111,11 +111,11 @@ pub(super) struct Target {
 }
 
 /// What holds for every session. Plans are made while tables may still be empty: nothing here is ever better read whole, so
-/// plans go by indexes. A process that stands still must not hold its locks for long. A commit is durable,
+/// plans go by indexes, and in their order: what goes by a bitmap is sorted whole before a page of it is seen. A process that stands still must not hold its locks for long. A commit is durable,
 /// whatever the database's default is.
 pub(super) const SET_UP: &str = "SET idle_in_transaction_session_timeout = '10s'; SET client_min_messages = warning; SET jit = off; \
      SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin = off; \
-     SET enable_mergejoin = off; SET default_transaction_isolation = 'read committed'; \
+     SET enable_mergejoin = off; SET enable_bitmapscan = off; SET default_transaction_isolation = 'read committed'; \
      SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'";
 
 impl Target {
