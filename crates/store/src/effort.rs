@@ -35,6 +35,13 @@ pub(crate) fn add_statements(count: u64) {
     }
 }
 
+/// Counts the statements of a text that holds several.
+pub(crate) fn add_script(sql: &str) {
+    if is_counted() {
+        add_statements(sql.split(';').filter(|part| !part.trim().is_empty()).count() as u64);
+    }
+}
+
 pub(crate) fn add_rows_written(count: u64) {
     if is_counted() {
         ROWS_WRITTEN.fetch_add(count, Ordering::Relaxed);

@@ -133,10 +133,11 @@ impl Window {
         format!("SELECT * FROM {table} WHERE {} ORDER BY {order} LIMIT {WINDOW_OF_A_PAGE}", self.sql())
     }
 
-    /// Messages, whole executions of them, in no order.
+    /// Messages, whole executions of them, in no order. Of a window that is not full, all: no execution has a number below
+    /// zero.
     pub(super) fn messages(&self) -> String {
         let (end, window) = (self.end_of_messages(), self.sql());
-        format!("SELECT * FROM message WHERE {window} AND exec >= COALESCE(({end}), {})", i64::MIN + 1)
+        format!("SELECT * FROM message WHERE {window} AND exec >= COALESCE(({end}), 0)")
     }
 
     /// The last execution of these, if the window is full.

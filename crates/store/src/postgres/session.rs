@@ -201,7 +201,7 @@ impl Session {
 
     /// Runs statements without values.
     pub async fn run(&self, sql: &str) -> Done<()> {
-        effort::add_statements(sql.split(';').filter(|part| !part.trim().is_empty()).count() as u64);
+        effort::add_script(sql);
         Ok(self.client.batch_execute(sql).await?)
     }
 

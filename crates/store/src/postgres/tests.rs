@@ -486,6 +486,16 @@ async fn connections_that_are_cut_lose_nothing() {
     assert!(found.items.iter().all(|view| view.messages.len() == 2));
 }
 
+/// The lines that `EXPLAIN` answers.
+async fn plan(client: &tokio_postgres::Client, explain: &str) -> Vec<String> {
+    let rows = client.simple_query(explain).await.unwrap();
+    let line = |row: &tokio_postgres::SimpleQueryMessage| match row {
+        tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+        _ => None,
+    };
+    rows.iter().filter_map(line).collect()
+}
+
 /// A plan that goes through a whole index for each unit is quick as long as little is stored.
 #[tokio::test]
 async fn the_lanes_go_to_their_rows_by_key() {
@@ -498,14 +508,10 @@ async fn the_lanes_go_to_their_rows_by_key() {
         client.batch_execute("DEALLOCATE ALL").await.unwrap();
         client.batch_execute(&format!("PREPARE plan AS {sql}")).await.unwrap();
         let explain = format!("EXPLAIN (COSTS OFF) EXECUTE plan ({})", vec!["NULL"; count].join(","));
-        let rows = client.simple_query(&explain).await.unwrap();
-        let lines = rows.iter().filter_map(|row| match row {
-            tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0),
-            _ => None,
-        });
-        let plan: Vec<&str> = lines.collect();
-        let on_rows =
-            |line: &&&str| line.contains(" on event") || line.contains(" on message") || line.contains(" on execution");
+        let plan = plan(&client, &explain).await;
+        let on_rows = |line: &&String| {
+            line.contains(" on event") || line.contains(" on message") || line.contains(" on execution")
+        };
         for line in plan.iter().filter(on_rows).filter(|line| line.contains("Scan")) {
             let by_key = ["message_pkey", "event_pkey", "execution_request"].iter().any(|index| line.contains(index));
             assert!(by_key, "{sql}\n{plan:#?}");
@@ -523,19 +529,13 @@ async fn messages_are_listed_by_their_index() {
     World::new(&bench).await;
     let client = bench.database().await.client().await;
     client.batch_execute(session::SET_UP).await.unwrap();
-    let plan_of = async |sql: &str| {
-        let rows = client.simple_query(&format!("EXPLAIN (COSTS OFF) {}", sql.replace("$1", "1"))).await.unwrap();
-        let line = |row: &tokio_postgres::SimpleQueryMessage| match row {
-            tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
-            _ => None,
-        };
-        rows.iter().filter_map(line).collect::<Vec<_>>().join("\n")
-    };
+    let plan_of =
+        async |sql: String| plan(&client, &format!("EXPLAIN (COSTS OFF) {}", sql.replace("$1", "1"))).await.join("\n");
     for analyzed in [false, true] {
         let window = find::Window::default();
-        let end = plan_of(&window.end_of_messages()).await;
+        let end = plan_of(window.end_of_messages()).await;
         assert!(!end.contains("Sort") && end.contains("message_pkey"), "{end}");
-        let messages = plan_of(&window.messages()).await;
+        let messages = plan_of(window.messages()).await;
         assert!(messages.contains("(exec >= COALESCE($0"), "what is sorted is the window alone\n{messages}");
         if !analyzed {
             client.batch_execute("ANALYZE").await.unwrap();

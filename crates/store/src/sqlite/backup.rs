@@ -114,37 +114,45 @@ fn are_one(one: &Path, other: &Path) -> bool {
 
 /// The names beside a database that belong to it.
 const ITS_FILES: [&str; 6] = ["", "-wal", "-shm", "-journal", ".lock", ".unfinished"];
+/// Those of them that hold what the file does not.
+const LOGS: [&str; 2] = ["-wal", "-journal"];
+
+/// The file that a link leads to: beside that one SQLite keeps its log.
+fn real(file: &Path) -> PathBuf {
+    fs::canonicalize(file).unwrap_or_else(|_| file.to_owned())
+}
+
+/// Refuses a path that is the database, by whatever name, or belongs to it.
+fn check_is_another(file: &Path, path: &Path) -> Result<()> {
+    let belongs_to = |file: &Path| ITS_FILES.iter().any(|its| are_one(&beside(file, its), path));
+    if belongs_to(file) || belongs_to(&real(file)) {
+        let (path, file) = (path.display(), file.display());
+        return Err(unavailable(format!("{path} is the database itself, or belongs to it ({file})")));
+    }
+    Ok(())
+}
 
 /// A copy must not take the place of the database that it is of, nor of one that a process works on; nor get a log beside
 /// it that is another one's, which would be read as its own.
 fn check_target(file: &Path, target: &Path) -> Result<()> {
-    // SQLite keeps its log beside the file that a link leads to.
-    let real = fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
-    for its in ITS_FILES {
-        for own in ["", ".unfinished"] {
-            let written = beside(target, own);
-            if [file, &real].iter().any(|file| are_one(&beside(file, its), &written)) {
-                let (target, file) = (target.display(), file.display());
-                return Err(unavailable(format!("{target} is the database {file} itself, or belongs to it")));
-            }
-        }
+    check_is_another(file, target)?;
+    check_is_another(file, &beside(target, ".unfinished"))?;
+    if let Some(log) = LOGS.map(|log| beside(target, log)).iter().find(|log| log.exists()) {
+        let (log, target) = (log.display(), target.display());
+        return Err(unavailable(format!(
+            "{log} is there: a database {target} is in use, or was not closed; copy to another name"
+        )));
     }
-    for log in ["-wal", "-journal"] {
-        let log = beside(target, log);
-        if log.exists() {
-            return Err(unavailable(format!(
-                "{} is there: a database {} is in use, or was not closed; copy to another name, or remove it",
-                log.display(),
-                target.display()
-            )));
-        }
-    }
-    let lock = beside(target, ".lock");
     let is_held = |lock: &File| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock));
-    if File::open(&lock).is_ok_and(|lock| is_held(&lock)) {
+    if File::open(beside(target, ".lock")).is_ok_and(|lock| is_held(&lock)) {
         return Err(unavailable(format!("another process works on {}", target.display())));
     }
     Ok(())
+}
+
+/// Whether there is a log with anything in it.
+fn holds_something(log: &Path) -> bool {
+    fs::metadata(log).is_ok_and(|log| log.len() > 0)
 }
 
 impl Drop for Unfinished {
@@ -263,8 +271,7 @@ fn check_secrets(connection: &Connection, master: &MasterKey) -> Result<()> {
 pub fn restore(copy: &Path, file: &Path, suffix: &str, master: &MasterKey, watch: Watch<'_>) -> Result<Restored> {
     fs::create_dir_all(folder_of(file)).map_err(unavailable)?;
     let _lock = lock(file)?;
-    // SQLite keeps its log beside the file that a link leads to.
-    let file = &fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
+    let file = &real(file);
     check_copy_stands_alone(copy, file)?;
     if !watch(Progress::Checking) {
         return Err(stopped());
@@ -281,18 +288,12 @@ pub fn restore(copy: &Path, file: &Path, suffix: &str, master: &MasterKey, watch
 
 /// A copy has no log of its own: what is in one would be missing from what is restored.
 fn check_copy_stands_alone(copy: &Path, file: &Path) -> Result<()> {
-    if ITS_FILES.iter().any(|its| are_one(&beside(file, its), copy)) {
-        return Err(unavailable(format!("{} is the database itself, or belongs to it", copy.display())));
-    }
-    for log in ["-wal", "-journal"] {
-        let log = beside(copy, log);
-        if fs::metadata(&log).is_ok_and(|log| log.len() > 0) {
-            return Err(unavailable(format!(
-                "{} has a log beside it, {}, which would be lost: let `esito backup` make the copy",
-                copy.display(),
-                log.display()
-            )));
-        }
+    check_is_another(file, copy)?;
+    if let Some(log) = LOGS.map(|log| beside(copy, log)).iter().find(|log| holds_something(log)) {
+        let (copy, log) = (copy.display(), log.display());
+        return Err(unavailable(format!(
+            "{copy} has a log beside it, {log}, which would be lost: let `esito backup` make the copy"
+        )));
     }
     Ok(())
 }
@@ -326,10 +327,13 @@ fn set_aside(file: &Path, suffix: &str) -> Result<Option<PathBuf>> {
         // It may be damaged: then the log is kept beside it.
         tracing::warn!(%error, "the former database's log cannot be moved into it");
     }
-    let former = name_aside(file, suffix, is_there)?;
-    for log in ["-wal", "-journal"] {
+    let former = free_name(file, suffix);
+    if is_there {
+        name_also(file, &former)?;
+    }
+    for log in LOGS {
         let from = beside(file, log);
-        if fs::metadata(&from).is_ok_and(|log| log.len() > 0) {
+        if holds_something(&from) {
             fs::rename(&from, beside(&former, log)).map_err(unavailable)?;
         }
     }
@@ -343,30 +347,27 @@ fn set_aside(file: &Path, suffix: &str) -> Result<Option<PathBuf>> {
     Ok(is_there.then_some(former))
 }
 
-/// Finds a name that nothing has yet, and gives it to the database that is there.
-fn name_aside(file: &Path, suffix: &str, is_there: bool) -> Result<PathBuf> {
-    for n in 0_u32.. {
-        let more = if n == 0 { String::new() } else { format!("-{n}") };
-        let former = beside(file, &format!(".former-{suffix}{more}"));
-        if ["", "-wal", "-journal"].iter().any(|its| beside(&former, its).exists()) {
-            continue;
-        }
-        if !is_there {
-            return Ok(former);
-        }
-        match fs::hard_link(file, &former) {
-            Ok(()) => return Ok(former),
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            // Not every file system has links.
-            Err(_) => {
-                let mut copy =
-                    File::options().write(true).create_new(true).mode(0o600).open(&former).map_err(unavailable)?;
-                copy_bytes(file, &mut copy, &mut |_| true)?;
-                return Ok(former);
-            }
-        }
+/// A name that no former database has yet, nor a log of one.
+fn free_name(file: &Path, suffix: &str) -> PathBuf {
+    let mut former = beside(file, &format!(".former-{suffix}"));
+    while former.exists() || LOGS.iter().any(|log| beside(&former, log).exists()) {
+        former = beside(&former, "-again");
     }
-    Err(unavailable("no name is left for the former database"))
+    former
+}
+
+/// Gives a file a second name, or a copy of it where the file system has no links.
+fn name_also(file: &Path, former: &Path) -> Result<()> {
+    if fs::hard_link(file, former).is_ok() {
+        return Ok(());
+    }
+    let mut copy = File::options().write(true).create_new(true).mode(0o600).open(former).map_err(unavailable)?;
+    let copied = copy_bytes(file, &mut copy, &mut |_| true);
+    if copied.is_err() {
+        // A part of a database is nobody's former one.
+        let _ = fs::remove_file(former);
+    }
+    copied
 }
 
 /// Moves all that is in the log into the file, and the file out of the mode that has one, which fails as long as

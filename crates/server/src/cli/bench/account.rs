@@ -28,7 +28,7 @@ impl Account {
         let status = read("status")?;
         let mib = |name: &str| field(&status, name).map(|kib| kib / 1024.0).ok_or(format!("no {name}"));
         Ok(Self {
-            coarse_micros: stat_micros(&read("stat")?).ok_or("an unknown form of stat")?,
+            coarse_micros: stat_micros(&read("stat")?, OWN).ok_or("an unknown form of stat")?,
             threads: thread_micros(pid),
             rss_mib: mib("VmRSS:")?,
             peak_rss_mib: mib("VmHWM:")?,
@@ -55,12 +55,9 @@ impl Account {
     }
 }
 
-/// The processor time of a process and of all its children that have ended, in steps of 10 ms: fields 14 to 17 of
-/// proc_pid_stat(5).
-pub fn coarse_micros(pid: u32) -> Option<f64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let fields = stat.rsplit_once(") ")?.1.split(' ').skip(11).take(4);
-    fields.map(|ticks| Some(ticks.parse::<f64>().ok()? * 10_000.0)).sum()
+/// The processor time of a process and of all its children that have ended, in steps of 10 ms.
+pub fn family_micros(pid: u32) -> Option<f64> {
+    stat_micros(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?, WITH_CHILDREN)
 }
 
 /// The names of a process's threads, at most 15 bytes of each, and their processor time.
@@ -72,12 +69,16 @@ pub fn thread_names_and_micros(pid: u32) -> Vec<(String, f64)> {
     thread_micros(pid).into_iter().filter_map(named).collect()
 }
 
-/// User and system time: fields 14 and 15 of proc_pid_stat(5), in hundredths of a second.
-fn stat_micros(stat: &str) -> Option<f64> {
+/// How many fields of proc_pid_stat(5) from the 14th on: user and system time,
+const OWN: usize = 2;
+/// and those of the children that have ended.
+const WITH_CHILDREN: usize = 4;
+
+/// The sum of these times, which are in hundredths of a second.
+fn stat_micros(stat: &str, fields: usize) -> Option<f64> {
     // The second field, a name in brackets, may hold spaces.
-    let mut fields = stat.rsplit_once(") ")?.1.split(' ').skip(11);
-    let mut ticks = || fields.next()?.parse::<f64>().ok();
-    Some((ticks()? + ticks()?) * 10_000.0)
+    let times = stat.rsplit_once(") ")?.1.split(' ').skip(11).take(fields);
+    times.map(|ticks| Some(ticks.parse::<f64>().ok()? * 10_000.0)).sum()
 }
 
 /// The first field of `schedstat`, in nanoseconds, by thread; empty where the kernel does not keep it.
@@ -104,7 +105,10 @@ mod tests {
     #[test]
     fn time_in_stat_and_numbers_in_status() {
         let stat = "17 (a name) x) S 1 17 17 0 -1 4194560 1 0 0 0 250 50 0 0 20 0 1 0 100 1 1";
-        assert_eq!(stat_micros(stat), Some(3_000_000.0));
+        assert_eq!(stat_micros(stat, OWN), Some(3_000_000.0));
+        let with_children = "17 (a name) x) S 1 17 17 0 -1 4194560 1 0 0 0 250 50 7 3 20 0 1 0 100 1 1";
+        assert_eq!(stat_micros(with_children, WITH_CHILDREN), Some(3_100_000.0));
+        assert_eq!(stat_micros(with_children, OWN), Some(3_000_000.0));
         assert_eq!(field("VmPeak:\t 9 kB\nVmHWM:\t  2048 kB\n", "VmHWM:"), Some(2048.0));
     }
 

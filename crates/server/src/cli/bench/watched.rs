@@ -1,6 +1,6 @@
 //! Databases watched from outside: their processor time and what they write to their logs.
 
-use super::account::{coarse_micros, thread_names_and_micros};
+use super::account::{family_micros, thread_names_and_micros};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -62,8 +62,8 @@ impl Log {
     pub fn watch(index: PathBuf) -> Self {
         let bytes = Arc::new(AtomicU64::new(0));
         let sum = Arc::clone(&bytes);
+        let mut last = read_head(&index);
         let watching = tokio::spawn(async move {
-            let mut last = read_head(&index);
             let mut ticks = interval(BETWEEN_LOOKS);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
             loop {
@@ -131,7 +131,7 @@ impl Postgres {
         let children = fs::read_dir("/proc").map_err(|error| error.to_string())?;
         let pids = children.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
         let own = pids.filter(|pid| *pid == self.first || parent_of(*pid) == Some(self.first));
-        let cpu_micros = own.filter_map(coarse_micros).sum();
+        let cpu_micros = own.filter_map(family_micros).sum();
         Ok(PostgresAccount { cpu_micros, wal_bytes: row.get(0), rows_written: row.get(1), transactions: row.get(2) })
     }
 }
@@ -166,26 +166,28 @@ mod tests {
     #[tokio::test]
     async fn all_that_goes_through_a_log_is_counted() {
         let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("a.db");
-        let connection = rusqlite::Connection::open(&file).unwrap();
+        let index = folder.path().join("a.db-shm");
+        let connection = rusqlite::Connection::open(folder.path().join("a.db")).unwrap();
         connection.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE t (a); INSERT INTO t VALUES (1)").unwrap();
-        let log = Log::watch(folder.path().join("a.db-shm"));
-        tokio::time::timeout(Duration::from_secs(20), async {
-            while log.bytes() < 4120.0 {
-                connection.execute_batch("INSERT INTO t VALUES (2)").unwrap();
-                tokio::time::sleep(BETWEEN_LOOKS).await;
-            }
-        })
-        .await
-        .expect("it is seen");
-        let before = log.bytes();
+        let head = || read_head(&index).unwrap();
+        let first = head();
+        let log = Log::watch(index.clone());
+        let seen = async |wanted: u64| {
+            let coming = async {
+                while log.bytes.load(Ordering::Relaxed) < wanted {
+                    tokio::time::sleep(BETWEEN_LOOKS).await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(20), coming).await.expect("it is seen");
+            assert_eq!(log.bytes.load(Ordering::Relaxed), wanted);
+        };
+        connection.execute_batch("INSERT INTO t VALUES (2)").unwrap();
+        let before = head();
+        assert_eq!(before.frames, first.frames + 1);
+        let one = 4096 + FRAME_HEAD;
+        seen(one).await;
         connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE); INSERT INTO t VALUES (3)").unwrap();
-        tokio::time::timeout(Duration::from_secs(20), async {
-            while log.bytes() <= before {
-                tokio::time::sleep(BETWEEN_LOOKS).await;
-            }
-        })
-        .await
-        .expect("it is seen after a new beginning");
+        assert_ne!(head().salt, before.salt, "it began anew");
+        seen(2 * one).await;
     }
 }

@@ -9,6 +9,7 @@ CREATE TABLE erasure (
   at_ord INTEGER NOT NULL DEFAULT 0,
   rows_done INTEGER NOT NULL DEFAULT 0,
   erased TEXT NOT NULL,
+  mentions_left INTEGER NOT NULL DEFAULT 0,
   created_at INTEGER NOT NULL,
   created_by TEXT NOT NULL,
   completed_at INTEGER
