@@ -211,6 +211,8 @@ observed! {
     async fn update_campaign(campaign: Campaign, audit: AuditEntry) -> Result<()>;
     async fn delete_campaign(edit: Edit<CampaignId>, audit: AuditEntry) -> Result<()>;
     async fn update_organization(organization: Organization, audit: AuditEntry) -> Result<()>;
+    async fn index_step(now: Timestamp) -> Result<bool>;
+    async fn begin_index_anew(sandbox: SandboxId) -> Result<()>;
     async fn kept() -> Result<Vec<Kept>>;
     async fn retain(step: RetainStep) -> Result<Retained>;
     async fn create_erasure(new: NewErasure, audit: AuditEntry) -> Result<Erasure>;

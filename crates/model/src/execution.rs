@@ -85,6 +85,14 @@ pub struct Recipient {
     pub address: Option<String>,
 }
 
+impl Recipient {
+    /// What a search finds it by: the id and, where it is another text, the address.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        let address = self.address.as_deref().filter(|address| *address != self.user_id);
+        std::iter::once(self.user_id.as_str()).chain(address)
+    }
+}
+
 /// A message that waits to be sent, with all that sending needs but the campaign's content.
 #[derive(Clone, Debug)]
 pub struct DueMessage {

@@ -4,6 +4,7 @@ use crate::admission::Admission;
 use crate::channel::work::{ChannelWork, MakeSender, Versions};
 use crate::driver::{Budget, Driver, Leases, Places, Shared};
 use crate::erasure::Erasing;
+use crate::indexing::Indexing;
 use crate::ownership::Ownership;
 use crate::replay::Replays;
 use crate::retention::Retaining;
@@ -122,6 +123,7 @@ impl Engine {
             retention,
             stop: stop.clone(),
         };
+        let indexing = Indexing { store: Arc::clone(&store), clock: Arc::clone(&clock), stop: stop.clone() };
         let erasing = |tell| Erasing {
             store: Arc::clone(&store),
             clock: Arc::clone(&clock),
@@ -147,6 +149,7 @@ impl Engine {
         tasks.spawn(Arc::clone(&webhooks).poll());
         tasks.spawn(Arc::clone(&replays).keep());
         tasks.spawn(retaining.keep());
+        tasks.spawn(indexing.keep());
         let (messages, deliveries) = (Arc::clone(&channels), Arc::clone(&webhooks));
         tasks.spawn(erasing(Box::new(move |hint| tell_queues(&messages, &deliveries, hint))).keep());
         Ok(Arc::new(Self { channels, webhooks, replays, erasures, ownership, admission, stop, abandon, tasks }))

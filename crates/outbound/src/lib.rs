@@ -8,6 +8,7 @@ pub mod channel;
 pub mod driver;
 pub mod engine;
 pub mod erasure;
+pub mod indexing;
 pub mod ownership;
 pub mod replay;
 pub mod retention;

@@ -256,6 +256,15 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Deletes a campaign that was never live.
     async fn delete_campaign(&self, edit: Edit<CampaignId>, audit: AuditEntry) -> Result<()>;
 
+    // ---- the index of recipients ----
+
+    /// Enters messages that were accepted some seconds ago in the index by which searches find a recipient's, if there
+    /// are enough of them; true: there may be more. Searches find what is in no index too, but must look through it.
+    async fn index_step(&self, now: Timestamp) -> Result<bool>;
+    /// Lets the index of a sandbox begin anew. For whoever fills a store with what is older than all that it has; not
+    /// while executions are accepted.
+    async fn begin_index_anew(&self, sandbox: SandboxId) -> Result<()>;
+
     // ---- retention ----
 
     /// The sandboxes, with how long their data is kept.

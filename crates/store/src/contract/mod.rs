@@ -19,6 +19,7 @@ pub mod record;
 pub mod replay;
 pub mod resources;
 pub mod retention;
+pub mod search;
 pub mod secrets;
 pub mod world;
 
@@ -49,6 +50,9 @@ pub trait Bench: Send + Sync {
 
     /// The bytes of every value in every row, one after the other.
     async fn contents(&self) -> Vec<u8>;
+
+    /// How many rows a table has.
+    async fn count(&self, table: &str) -> u64;
 }
 
 /// Whether `bytes` contain `text`.
@@ -162,6 +166,11 @@ macro_rules! contract_suite {
                 an_erasure_is_of_one_organization_and_of_the_time_before,
                 an_erasure_broken_off_goes_on,
                 a_receipt_tells_who_it_was_about_to_those_who_know;
+            search:
+                a_rare_recipient_is_found_whatever_is_indexed,
+                a_frequent_recipient_is_listed_to_the_end,
+                what_is_accepted_while_a_run_is_made_is_found,
+                what_was_erased_or_is_old_is_not_found;
             admin:
                 organizations_and_sandboxes_are_unique_and_listed,
                 a_key_is_found_by_its_hash_until_it_is_revoked_or_ends,
@@ -217,6 +226,7 @@ mod tests {
             include_str!("replay.rs"),
             include_str!("retention.rs"),
             include_str!("resources.rs"),
+            include_str!("search.rs"),
             include_str!("secrets.rs"),
         ];
         for line in groups.iter().flat_map(|group| group.lines()) {

@@ -7,6 +7,7 @@
 use super::facts::{Facts, Found};
 use super::lane::Work;
 use super::rows::{corrupt, execution_id};
+use super::search::{self, Progress};
 use super::session::{Done, Session, col};
 use super::waiting::Waiting;
 use crate::shared::accepting::{check_schedule, facts_of, live_version, new_message, remembered_since};
@@ -50,6 +51,7 @@ pub(super) type Answer = std::result::Result<Accepted, AcceptError>;
 pub(super) struct Accepting {
     pub facts: Arc<Facts>,
     pub waiting: Arc<Waiting>,
+    pub search: Arc<Progress>,
 }
 
 /// An execution that used a requestId before.
@@ -90,7 +92,8 @@ struct New {
 impl Work for Accepting {
     type Unit = NewExecution;
     type Answer = Answer;
-    const STATEMENTS: &'static [&'static str] = &[LOCK, FIND, CAMPAIGNS, INSERT_EXECUTIONS, INSERT_MESSAGES];
+    const STATEMENTS: &'static [&'static str] =
+        &[LOCK, search::SHARE, search::ANNOUNCED, FIND, CAMPAIGNS, INSERT_EXECUTIONS, INSERT_MESSAGES];
 
     fn bytes(unit: &NewExecution) -> usize {
         let raw = |raw: &Option<Box<serde_json::value::RawValue>>| raw.as_ref().map_or(0, |raw| raw.get().len());
@@ -101,19 +104,24 @@ impl Work for Accepting {
         let sandboxes = self.facts.sandboxes(session, units.iter().map(|unit| unit.sandbox)).await?;
         let key_numbers = self.facts.key_numbers(session, units.iter().map(|unit| unit.created_by_key)).await?;
         let wanted = Wanted::new(units, &sandboxes);
-        let ((), _, former, campaigns) = tokio::try_join!(
+        let ((), _, _, announced, former, campaigns) = tokio::try_join!(
             biased;
             session.begin(),
             async { session.query(LOCK, &[&wanted.locks]).await },
+            async { session.query(search::SHARE, &[&wanted.distinct]).await },
+            async { session.query(search::ANNOUNCED, &[&wanted.distinct]).await },
             async { session.query(FIND, &[&wanted.places, &wanted.sandboxes, &wanted.request_ids, &wanted.since]).await },
             async { session.query(CAMPAIGNS, &[&wanted.campaigns]).await }
         )?;
         let seen = self.look(session, units, (&sandboxes, &key_numbers), &former, &campaigns).await?;
         let (answers, new) = self.decide(units, seen);
         let messages: usize = new.iter().map(|new| new.messages.len()).sum();
+        let announced = announced.iter().map(|row| Ok((col(row, 0)?, col(row, 1)?))).collect::<Done<_>>()?;
+        search::enter_late(session, &late(&new, &announced)).await?;
         write(session, &new).await?;
         self.waiting.add(i64::try_from(messages).unwrap_or(0));
         for new in new {
+            self.search.fresh.add(new.sbx, new.messages.len());
             self.facts.remember_execution(new.sbx, new.stored);
         }
         Ok(answers)
@@ -125,6 +133,8 @@ struct Wanted<'a> {
     locks: Vec<i64>,
     places: Vec<i32>,
     sandboxes: Vec<i64>,
+    /// Each once, in order.
+    distinct: Vec<i64>,
     request_ids: Vec<&'a str>,
     since: Vec<i64>,
     campaigns: Vec<Uuid>,
@@ -136,6 +146,7 @@ impl<'a> Wanted<'a> {
             locks: Vec::new(),
             places: Vec::new(),
             sandboxes: Vec::new(),
+            distinct: Vec::new(),
             request_ids: Vec::new(),
             since: Vec::new(),
             campaigns: Vec::new(),
@@ -152,6 +163,9 @@ impl<'a> Wanted<'a> {
         // In order, so that two nodes with the same requests do not wait for each other.
         wanted.locks.sort_unstable();
         wanted.locks.dedup();
+        wanted.distinct.clone_from(&wanted.sandboxes);
+        wanted.distinct.sort_unstable();
+        wanted.distinct.dedup();
         wanted
     }
 }
@@ -309,6 +323,16 @@ impl New {
             work: Some((self.stored.version.settings.channel_configuration_id, due)),
         }
     }
+}
+
+/// What of these a run of the index of recipients has gone past.
+fn late<'a>(new: &'a [New], announced: &HashMap<i64, i64>) -> Vec<(i64, i64, &'a str)> {
+    let is_late = |new: &&New| announced.get(&new.sbx).is_some_and(|last| new.stored.facts.id.number() <= *last);
+    let texts = |new: &'a New| {
+        let (sbx, exec) = (new.sbx, new.stored.facts.id.number());
+        new.messages.iter().flat_map(|(due, _)| due.recipient.texts()).map(move |text| (sbx, exec, text))
+    };
+    new.iter().filter(is_late).flat_map(texts).collect()
 }
 
 /// Writes the executions and their messages, and commits.

@@ -4,6 +4,7 @@ use super::admin::{By, audit, organization, page};
 use super::facts::Facts;
 use super::find::events_from;
 use super::rows::{message_columns, message_key, moment, read_message};
+use super::search;
 use super::session::{Done, Session, col};
 use crate::StoreError;
 use crate::envelope::MasterKey;
@@ -191,10 +192,14 @@ async fn erase(session: &Session, sbx: i64, hits: &[MessageKey]) -> Done<Erased>
     }
     let execs: Vec<i64> = hits.iter().map(|key| key.execution.number()).collect();
     let ords: Vec<i16> = hits.iter().map(|key| i16::from(key.ordinal)).collect();
+    search::hold_runs(session, sbx).await?;
     let messages = session.query(MESSAGES, &[&sbx, &execs, &ords]).await?;
-    let mut latest = Vec::with_capacity(messages.len());
+    let (mut latest, mut texts) = (Vec::with_capacity(messages.len()), Vec::with_capacity(2 * messages.len()));
     for row in &messages {
-        latest.extend(read_message(row, 0)?.last_event);
+        let message = read_message(row, 0)?;
+        latest.extend(message.last_event);
+        let exec = message.key.execution.number();
+        texts.extend(message.recipient.texts().map(|text| (exec, text.to_owned())));
     }
     // Nobody adds any while the messages are locked.
     let sequences: Vec<i64> = events_from(session, sbx, &latest).await?.iter().map(|event| event.sequence).collect();
@@ -202,6 +207,7 @@ async fn erase(session: &Session, sbx: i64, hits: &[MessageKey]) -> Done<Erased>
     erased.attempts = session.execute(DELETE_ATTEMPTS, &[&sbx, &sequences]).await?;
     erased.feedback_events = session.execute(DELETE_EVENTS, &[&sbx, &sequences]).await?;
     erased.messages = session.execute(DELETE_MESSAGES, &[&sbx, &execs, &ords]).await?;
+    search::forget(session, sbx, &texts).await?;
     erased.executions = session.execute(DELETE_EXECUTIONS, &[&sbx, &execs]).await?;
     Ok(erased)
 }

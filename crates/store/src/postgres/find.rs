@@ -6,6 +6,7 @@ use super::hooks::is_held;
 use super::rows::{
     EVENT_COLUMNS, event_columns, execution_id, message_columns, read_attempt, read_event, read_message, recipient,
 };
+use super::search;
 use super::session::{Done, Session, col};
 use crate::StoreError;
 use crate::lookup::{
@@ -83,6 +84,15 @@ impl Conditions {
         self.and_text(sql, channel.map(|channel| channel.as_str().to_owned()));
     }
 
+    /// What a message `m` must be like, if anything.
+    fn of_messages(&mut self, filter: &MessageFilter) -> Option<String> {
+        let mut such = Self { sql: String::new(), values: std::mem::take(&mut self.values) };
+        such.and_text(TO_RECIPIENT, filter.recipient.clone());
+        such.and_number("m.state = ?", filter.state.map(|state| i64::from(state.code())));
+        self.values = such.values;
+        such.sql.strip_prefix(" AND ").map(str::to_owned)
+    }
+
     async fn rows(&self, session: &Session, sql: &str) -> Done<Vec<Row>> {
         let values: Vec<(&(dyn ToSql + Sync), Type)> =
             self.values.iter().map(|(value, of)| (&**value as &(dyn ToSql + Sync), of.clone())).collect();
@@ -99,12 +109,16 @@ const EXECUTIONS: usize = 1_000;
 /// to sort them all.
 const MESSAGES_INDEX: &str = "exec DESC, ord DESC";
 
+const TO_RECIPIENT: &str = "(m.address = ? OR m.user_id = ?)";
+
 /// The rows that a page looks at, from one end of what can hold them.
 #[derive(Default)]
 pub(super) struct Window {
     bounds: Vec<String>,
     /// These alone.
     places: Option<Vec<i64>>,
+    /// Where the index of recipients has told no further: rows from this execution on are all that it told of.
+    end: Option<i64>,
     /// They are all of one state, which has an index.
     of_state: bool,
 }
@@ -158,12 +172,23 @@ impl Window {
             sql.push_str(bound);
         }
         if let Some(places) = &self.places {
-            let places: Vec<String> = places.iter().map(i64::to_string).collect();
-            sql.push_str(&format!(" AND seq = ANY('{{{}}}'::bigint[])", places.join(",")));
+            sql.push_str(&format!(" AND seq = ANY({})", listed(places)));
         }
         sql
     }
 }
+
+/// Numbers as an array.
+fn listed<'a>(numbers: impl IntoIterator<Item = &'a i64>) -> String {
+    let numbers: Vec<String> = numbers.into_iter().map(i64::to_string).collect();
+    format!("'{{{}}}'::bigint[]", numbers.join(","))
+}
+
+/// The events to a recipient in these executions.
+const PLACES_TO: &str = "WITH RECURSIVE chain (seq) AS (SELECT m.last_event FROM message m WHERE m.sbx = $1 \
+     AND m.exec = ANY($2) AND (m.address = $3 OR m.user_id = $3) AND m.last_event IS NOT NULL \
+     UNION ALL SELECT v.prev FROM chain c JOIN event v ON v.sbx = $1 AND v.seq = c.seq WHERE v.prev IS NOT NULL) \
+     SELECT seq FROM chain";
 
 /// A lookup at work.
 pub(super) struct Finder<'a> {
@@ -188,8 +213,9 @@ const CHAINS: &str = concat!(
     " FROM v ORDER BY v.seq"
 );
 
-const COUNT_ATTEMPTS: &str = "SELECT a.seq, count(*) FROM unnest($2::bigint[]) AS w (seq) \
-     JOIN attempt a ON a.sbx = $1 AND a.seq = w.seq GROUP BY a.seq";
+/// One by one: a join may begin with all attempts of the sandbox, if its plan was made while there were none.
+const COUNT_ATTEMPTS: &str = "SELECT w.seq, a.n FROM unnest($2::bigint[]) AS w (seq) CROSS JOIN LATERAL \
+     (SELECT count(*) AS n FROM attempt a WHERE a.sbx = $1 AND a.seq = w.seq) a WHERE a.n > 0";
 
 const ATTEMPTS: &str =
     "SELECT at, ms, status, excerpt, error_kind, error FROM attempt WHERE sbx = $1 AND seq = $2 ORDER BY n";
@@ -252,15 +278,21 @@ impl Finder<'_> {
         conditions.of_execution(&filter.execution);
         conditions.of_channel(filter.channel);
         conditions.and_number("e.exec = ?", filter.execution_id.map(ExecutionId::number));
-        let with = |condition: &str| {
-            format!("EXISTS (SELECT 1 FROM message m WHERE m.sbx = e.sbx AND m.exec = e.exec AND {condition})")
-        };
-        conditions.and_text(&with("(m.address = ? OR m.user_id = ?)"), filter.recipient.clone());
-        conditions.and_number(&with("m.state = ?"), filter.state.map(|state| i64::from(state.code())));
         conditions.and_number("e.exec < ?", number_in(page)?);
         let limit = page.limit + 1;
-        let window = execution_window(&filter.execution, filter.execution_id, number_in(page)?);
-        let rows = window.rows("execution", "exec DESC");
+        let window = self.execution_window(sbx, filter, number_in(page)?).await?;
+        // By their messages they are found among the messages of a window: a look for each of so many executions would
+        // take ten times as long.
+        let (rows, end) = match conditions.of_messages(filter) {
+            Some(such) => {
+                let rows = format!("SELECT DISTINCT m.sbx, m.exec FROM ({}) m WHERE {such}", window.messages());
+                (
+                    format!("SELECT e.* FROM ({rows}) m JOIN execution e ON e.sbx = m.sbx AND e.exec = m.exec"),
+                    window.end_of_messages(),
+                )
+            }
+            None => (window.rows("execution", "exec DESC"), window.end("exec", "execution", "exec DESC")),
+        };
         // The rows come one by one, and no more of them are looked at than it takes.
         let sql = format!("SELECT e.exec FROM ({rows}) e WHERE {} ORDER BY e.exec DESC LIMIT {limit}", conditions.sql);
         let rows = conditions.rows(self.session, &sql).await?;
@@ -268,8 +300,8 @@ impl Finder<'_> {
         let ids = match ids.len() > page.limit {
             true => cut(ids, page.limit, |id| id.number().to_string()),
             false => {
-                let end = conditions.rows(self.session, &window.end("exec", "execution", "exec DESC")).await?;
-                let end = end.first().map(|row| col::<i64>(row, 0)).transpose()?;
+                let end = conditions.rows(self.session, &end).await?;
+                let end = end.first().map(|row| col::<i64>(row, 0)).transpose()?.or(window.end);
                 Listed { items: ids, next: end.map(|end| end.to_string()) }
             }
         };
@@ -289,14 +321,14 @@ impl Finder<'_> {
         conditions.of_execution(&filter.execution);
         conditions.of_channel(filter.channel);
         conditions.and_number("m.exec = ?", filter.execution_id.map(ExecutionId::number));
-        conditions.and_text("(m.address = ? OR m.user_id = ?)", filter.recipient.clone());
-        conditions.and_number("m.state = ?", filter.state.map(|state| i64::from(state.code())));
+        let such = conditions.of_messages(filter);
+        conditions.sql.extend(such.map(|such| format!(" AND {such}")));
         if let Some((execution, ordinal)) = message_in(page)? {
             conditions.and("m.exec <= ?", execution, Type::INT8);
             conditions.plain(&format!("(m.exec < {execution} OR m.ord > {ordinal})"));
         }
         let first = message_in(page)?.map(|(execution, _)| execution + 1);
-        let window = execution_window(&filter.execution, filter.execution_id, first);
+        let window = self.execution_window(sbx, filter, first).await?;
         let rows = window.messages();
         let sql = format!(
             "SELECT {} FROM ({rows}) m JOIN execution e ON e.sbx = m.sbx AND e.exec = m.exec \
@@ -311,7 +343,7 @@ impl Finder<'_> {
             true => cut(rows, page.limit, |row| format!("{}.{}", row.key.execution.number(), row.key.ordinal)),
             false => {
                 let end = conditions.rows(self.session, &window.end_of_messages()).await?;
-                let end = end.first().map(|row| col::<i64>(row, 0)).transpose()?;
+                let end = end.first().map(|row| col::<i64>(row, 0)).transpose()?.or(window.end);
                 // After all messages of that execution.
                 Listed { items: rows, next: end.map(|execution| format!("{execution}.{}", u8::MAX)) }
             }
@@ -444,6 +476,32 @@ impl Finder<'_> {
             );
             let rows = conditions.rows(self.session, &sql).await?;
             window.places = Some(rows.iter().map(|row| col(row, 0)).collect::<Done<_>>()?);
+        } else if let Some(recipient) = &filter.recipient {
+            // One with very many of them is found among the events as well.
+            let places = search::places(self.session, sbx, recipient, 0..i64::MAX, WINDOW_OF_A_PAGE).await?;
+            if places.end.is_none() {
+                let executions: Vec<i64> = places.executions.into_iter().collect();
+                let rows = match executions.is_empty() {
+                    true => Vec::new(),
+                    false => self.session.query(PLACES_TO, &[&sbx, &executions, recipient]).await?,
+                };
+                window.places = Some(rows.iter().map(|row| col(row, 0)).collect::<Done<_>>()?);
+            }
+        }
+        Ok(window)
+    }
+
+    /// Where executions such as these, or their messages, can be; `before` an execution's number.
+    async fn execution_window(&self, sbx: i64, filter: &MessageFilter, before: Option<i64>) -> Done<Window> {
+        let mut window = execution_window(&filter.execution, filter.execution_id, before);
+        let is_narrow = filter.execution_id.is_some() || filter.execution.request_id.is_some();
+        if let Some(recipient) = filter.recipient.as_ref().filter(|_| !is_narrow) {
+            let number = |at| ExecutionId::floor_at(at).number();
+            let end = filter.execution.to.map_or(i64::MAX, number).min(before.unwrap_or(i64::MAX));
+            let range = filter.execution.from.map_or(0, number)..end;
+            let places = search::places(self.session, sbx, recipient, range, WINDOW_OF_A_PAGE).await?;
+            window.bounds.push(format!("exec = ANY({})", listed(&places.executions)));
+            window.end = places.end;
         }
         Ok(window)
     }
@@ -560,6 +618,6 @@ fn event_conditions(sbx: i64, filter: &EventFilter) -> Conditions {
     conditions.and_number("v.status = ?", filter.status.map(|status| i64::from(status_code(status))));
     conditions.and_number("v.recorded_at >= ?", filter.from.map(Timestamp::millis));
     conditions.and_number("v.recorded_at < ?", filter.to.map(Timestamp::millis));
-    conditions.and_text("(m.address = ? OR m.user_id = ?)", filter.recipient.clone());
+    conditions.and_text(TO_RECIPIENT, filter.recipient.clone());
     conditions
 }

@@ -17,6 +17,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 2, name: "replay", sql: include_str!("migrations/0002_replay.sql") },
     Migration { version: 3, name: "retention", sql: include_str!("migrations/0003_retention.sql") },
     Migration { version: 4, name: "erasure", sql: include_str!("migrations/0004_erasure.sql") },
+    Migration { version: 5, name: "search", sql: include_str!("migrations/0005_search.sql") },
 ];
 
 /// Locks others out until the end of the transaction; the numbers are Esito's own ("esito", "schema").

@@ -39,6 +39,7 @@ mod replay;
 mod resources;
 mod retain;
 mod rows;
+mod search;
 mod session;
 mod shards;
 #[cfg(test)]
@@ -57,6 +58,7 @@ use crate::lookup::{
 };
 use crate::shared::change::{each_done, recorded_at};
 use crate::shared::retaining::again;
+use crate::shared::searching::{Next, RUN};
 use crate::work::{
     AcceptError, Accepted, Due, DueDeliveries, DueMessages, EraseStepped, Finish, Finished, Kept, Lease, LiveVersion,
     NewErasure, NewExecution, Record, Recorded, ReplayStep, ReplayStepped, RetainStep, Retained, RunningReplay,
@@ -117,6 +119,7 @@ pub struct PostgresStore {
     writers: Arc<Pool>,
     facts: Arc<Facts>,
     hooks: Arc<Hooks>,
+    search: Arc<search::Progress>,
     master: Arc<MasterKey>,
     lanes: Mutex<Option<Lanes>>,
     upkeep: Mutex<Option<JoinHandle<()>>>,
@@ -171,7 +174,9 @@ impl PostgresStore {
             finish_deletions(&writers).await?;
             upkeep = Some(tokio::spawn(Arc::clone(&waiting).keep(Arc::clone(&readers))));
         }
-        let accepting = Accepting { facts: Arc::clone(&facts), waiting: Arc::clone(&waiting) };
+        let search = Arc::<search::Progress>::default();
+        let accepting =
+            Accepting { facts: Arc::clone(&facts), waiting: Arc::clone(&waiting), search: Arc::clone(&search) };
         let recording = Recording { facts: Arc::clone(&facts), hooks: Arc::clone(&hooks), waiting };
         let finishing = Finishing { facts: Arc::clone(&facts), hooks: Arc::clone(&hooks) };
         let (accept, accepts) = Lane::start(accepting, Arc::clone(&target));
@@ -183,6 +188,7 @@ impl PostgresStore {
             writers,
             facts,
             hooks,
+            search,
             master: Arc::new(options.master_key),
             lanes: Mutex::new(Some(lanes)),
             upkeep: Mutex::new(upkeep),
@@ -199,6 +205,21 @@ impl PostgresStore {
     fn lane<T>(&self, pick: impl FnOnce(&Lanes) -> T) -> Result<T> {
         let lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
         lanes.as_ref().map(pick).ok_or_else(|| unavailable("the store is closed"))
+    }
+
+    /// Makes the next run of a sandbox's index, if there are messages enough; `fresh`: so many are said to have come.
+    async fn index_sandbox(&self, sbx: i64, fresh: usize, now: Timestamp) -> Result<bool> {
+        let run = match lookup!(self.readers, |session| search::next_run(session, sbx, now))? {
+            Next::Run(run) => run,
+            Next::NotYet => return Ok(false),
+            Next::TooFew => {
+                self.search.fresh.take(sbx, fresh);
+                return Ok(false);
+            }
+        };
+        unit!(self.writers, |session| search::announce(session, sbx, run))?;
+        unit!(self.writers, |session| search::enter(session, sbx, run))?;
+        Ok(true)
     }
 
     async fn record_units(&self, units: Vec<record::Unit>) -> Result<Vec<Result<record::Answer>>> {
@@ -540,6 +561,25 @@ impl Store for PostgresStore {
 
     async fn delete_campaign(&self, edit: Edit<CampaignId>, audit: AuditEntry) -> Result<()> {
         unit!(self.writers, |session| resources::delete_campaign(session, edit, &audit))
+    }
+
+    async fn index_step(&self, now: Timestamp) -> Result<bool> {
+        if self.search.is_new() {
+            self.search.begin(lookup!(self.readers, |session| search::sandboxes(session))?);
+        }
+        for (sbx, fresh) in self.search.fresh.due() {
+            if self.index_sandbox(sbx, fresh, now).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    async fn begin_index_anew(&self, sandbox: SandboxId) -> Result<()> {
+        let sbx = lookup!(self.readers, |session| async { Ok(self.facts.sandbox(session, sandbox).await?.sbx) })?;
+        unit!(self.writers, |session| search::begin_anew(session, sbx))?;
+        self.search.fresh.add(sbx, RUN);
+        Ok(())
     }
 
     async fn kept(&self) -> Result<Vec<Kept>> {

@@ -3,6 +3,7 @@
 
 use super::facts::Facts;
 use super::rows::{corrupt, delivery, json, message_key};
+use super::search;
 use super::session::{Done, Session, col};
 use crate::StoreError;
 use crate::shared::change::sequence_at;
@@ -136,6 +137,7 @@ pub(super) async fn take(session: &Session, facts: &Facts, step: &RetainStep, fo
             let attempts = delete_executions(session, sbx, gone).await?;
             let delete = "DELETE FROM replay WHERE sbx = $1 AND state <> 0 AND ended_at < $2";
             session.execute(delete, &[&sbx, &step.before.millis()]).await?;
+            search::trim(session, sbx).await?;
             Ok(retaining::deleted(gone, attempts, *next))
         }
         Found::Attempts { sequences, next } => {

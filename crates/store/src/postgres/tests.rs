@@ -48,6 +48,12 @@ impl Bench for Throwaway {
     async fn contents(&self) -> Vec<u8> {
         self.database().await.contents().await
     }
+
+    async fn count(&self, table: &str) -> u64 {
+        let client = self.database().await.client().await;
+        let row = client.query_one(&format!("SELECT count(*) FROM {table}"), &[]).await.unwrap();
+        row.get::<_, i64>(0).try_into().unwrap()
+    }
 }
 
 crate::contract_suite!(Throwaway::default());

@@ -9,3 +9,4 @@ pub mod replaying;
 pub mod retaining;
 pub mod rows;
 pub mod sealing;
+pub mod searching;

@@ -1,5 +1,6 @@
 //! Taking executions.
 
+use super::search::note_accepted;
 use super::writer::{CampaignFacts, Tx};
 use crate::Result;
 use crate::shared::accepting::{check_schedule, facts_of, live_version, new_message, remembered_since};
@@ -117,6 +118,8 @@ fn store(
     for (ordinal, recipient) in (0_u8..).zip(new.recipients) {
         due.push(store_message(tx, sbx, version.q, &execution, ordinal, recipient)?);
     }
+    let texts = due.iter().flat_map(|message| message.recipient.texts());
+    note_accepted(tx, sbx, new.id.number(), due.len(), texts)?;
     Ok(Accepted {
         id: new.id,
         created_at: new.now,

@@ -3,6 +3,7 @@
 use super::deliver::find_by_id;
 use super::facts::Facts;
 use super::rows::{EVENT_COLUMNS, MESSAGE_COLUMNS, find_event, find_message, into_event, read_event, read_message};
+use super::search;
 use crate::lookup::{
     DeliveryFilter, EventFilter, EventView, ExecutionFilter, ExecutionView, Listed, MessageFilter, MessageView, Page,
 };
@@ -18,6 +19,7 @@ use model::replay::ReplayProgress;
 use model::webhook::Channel;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, params_from_iter};
+use std::collections::BTreeSet;
 
 /// A `WHERE` clause with its values.
 struct Conditions {
@@ -76,6 +78,8 @@ struct Window {
     bounds: Vec<String>,
     /// These alone.
     places: Option<Vec<i64>>,
+    /// Where the index of recipients has told no further: rows from this execution on are all that it told of.
+    end: Option<i64>,
     /// The index that they are found by, where it is not the primary key.
     index: Option<&'static str>,
 }
@@ -145,6 +149,10 @@ impl Window {
     }
 }
 
+fn listed(numbers: &BTreeSet<i64>) -> String {
+    numbers.iter().map(i64::to_string).collect::<Vec<_>>().join(", ")
+}
+
 /// A reader at work.
 pub(super) struct Finder<'a> {
     pub connection: &'a Connection,
@@ -173,7 +181,8 @@ impl Finder<'_> {
 
     pub fn executions(&self, filter: &MessageFilter, page: &Page) -> Result<Listed<ExecutionView>> {
         let sandbox = filter.execution.sandbox;
-        let mut conditions = Conditions::new(self.sbx(sandbox)?, "e.sbx");
+        let sbx = self.sbx(sandbox)?;
+        let mut conditions = Conditions::new(sbx, "e.sbx");
         conditions.of_execution(&filter.execution);
         conditions.of_channel(filter.channel);
         conditions.and_some("e.exec = ?", filter.execution_id.map(ExecutionId::number));
@@ -184,7 +193,7 @@ impl Finder<'_> {
         conditions.and_some(&with("m.state = ?"), filter.state.map(|state| i64::from(state.code())));
         conditions.and_some("e.exec < ?", number_in(page)?);
         let limit = page.limit + 1;
-        let window = execution_window(&filter.execution, filter.execution_id, number_in(page)?);
+        let window = self.execution_window(sbx, filter, number_in(page)?)?;
         let rows = conditions.rows_of("execution", &window, "exec DESC");
         // The rows come one by one, and no more of them are looked at than it takes.
         let sql = format!("SELECT e.exec FROM ({rows}) e WHERE {} ORDER BY e.exec DESC LIMIT {limit}", conditions.sql);
@@ -195,10 +204,10 @@ impl Finder<'_> {
         let ids = match ids.len() > page.limit {
             true => cut(ids, page.limit, |id| id.number().to_string()),
             false => {
-                let end = conditions.window_end(self.connection, "execution", &window, "exec DESC", |row| {
-                    Ok(row.get::<_, i64>("exec")?.to_string())
-                })?;
-                Listed { items: ids, next: end }
+                let end =
+                    conditions.window_end(self.connection, "execution", &window, "exec DESC", |row| row.get("exec"))?;
+                let end: Option<i64> = end.or(window.end);
+                Listed { items: ids, next: end.map(|end| end.to_string()) }
             }
         };
         let items = ids.items.into_iter().map(|id| self.execution(sandbox, id)).collect::<Result<_>>()?;
@@ -224,7 +233,7 @@ impl Finder<'_> {
             conditions.plain(&format!("(m.exec < {execution} OR m.ord > {ordinal})"));
         }
         let first = message_in(page)?.map(|(execution, _)| execution + 1);
-        let window = execution_window(&filter.execution, filter.execution_id, first);
+        let window = self.execution_window(sbx, filter, first)?;
         let rows = conditions.rows_of("message", &window, MESSAGES_ORDER);
         let sql = format!(
             "SELECT {MESSAGE_COLUMNS} FROM ({rows}) m CROSS JOIN execution e ON e.sbx = m.sbx AND e.exec = m.exec \
@@ -242,7 +251,9 @@ impl Finder<'_> {
                 let end = conditions.window_end(self.connection, "message", &window, MESSAGES_ORDER, |row| {
                     Ok(format!("{}.{}", row.get::<_, i64>("exec")?, row.get::<_, u8>("ord")?))
                 })?;
-                Listed { items: rows, next: end }
+                // After all messages of that execution.
+                let told = || window.end.map(|execution| format!("{execution}.{}", u8::MAX));
+                Listed { items: rows, next: end.or_else(told) }
             }
         };
         let held = self.is_held(sbx)?;
@@ -350,6 +361,41 @@ impl Finder<'_> {
             .extend(filter.to.map(|to| format!("seq < {}", place(Timestamp(to.millis().clamp(0, 1 << 48)) + day))));
         if filter.execution_id.is_some() || filter.request_id.is_some() {
             window.places = Some(self.places_of(sbx, filter)?);
+        } else if let Some(recipient) = &filter.recipient {
+            // One with very many of them is found among the events as well.
+            let places = search::places(self.connection, sbx, recipient, 0..i64::MAX, WINDOW_OF_A_PAGE)?;
+            if places.end.is_none() {
+                window.places = Some(self.places_to(sbx, recipient, &places.executions)?);
+            }
+        }
+        Ok(window)
+    }
+
+    /// The events to a recipient in these executions.
+    fn places_to(&self, sbx: i64, recipient: &str, executions: &BTreeSet<i64>) -> Result<Vec<i64>> {
+        let sql = format!(
+            "WITH RECURSIVE chain (seq) AS (SELECT m.last_event FROM message m WHERE m.sbx = ?1 AND m.exec IN ({}) \
+             AND (m.address = ?2 OR m.user_id = ?2) AND m.last_event IS NOT NULL \
+             UNION ALL SELECT v.prev FROM chain c CROSS JOIN event v ON v.sbx = ?1 AND v.seq = c.seq \
+             WHERE v.prev IS NOT NULL) SELECT seq FROM chain",
+            listed(executions)
+        );
+        let mut query = self.connection.prepare(&sql)?;
+        let places = query.query_map((sbx, recipient), |row| row.get(0))?;
+        Ok(places.collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// Where executions such as these, or their messages, can be; `before` an execution's number.
+    fn execution_window(&self, sbx: i64, filter: &MessageFilter, before: Option<i64>) -> Result<Window> {
+        let mut window = execution_window(&filter.execution, filter.execution_id, before);
+        let is_narrow = filter.execution_id.is_some() || filter.execution.request_id.is_some();
+        if let Some(recipient) = filter.recipient.as_ref().filter(|_| !is_narrow) {
+            let number = |at| ExecutionId::floor_at(at).number();
+            let end = filter.execution.to.map_or(i64::MAX, number).min(before.unwrap_or(i64::MAX));
+            let range = filter.execution.from.map_or(0, number)..end;
+            let places = search::places(self.connection, sbx, recipient, range, WINDOW_OF_A_PAGE)?;
+            window.bounds.push(format!("exec IN ({})", listed(&places.executions)));
+            window.end = places.end;
         }
         Ok(window)
     }

@@ -17,6 +17,7 @@ mod record;
 mod replay;
 mod retain;
 mod rows;
+mod search;
 mod shards;
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,7 @@ use crate::lookup::{
 };
 use crate::shared::change::{each_done, recorded_at};
 use crate::shared::retaining::again;
+use crate::shared::searching::Next;
 use crate::work::{
     AcceptError, Accepted, Due, DueDeliveries, DueMessages, EraseStepped, Finish, Finished, Kept, Lease, LiveVersion,
     NewErasure, NewExecution, Record, Recorded, ReplayStep, ReplayStepped, RetainStep, Retained, RunningReplay,
@@ -83,6 +85,7 @@ pub struct SqliteStore {
     writer: Mutex<Option<Writer>>,
     readers: Readers,
     facts: Arc<Facts>,
+    search: Arc<search::Progress>,
     master: Arc<MasterKey>,
     checkpoints: Mutex<Option<Checkpoints>>,
     disk: Arc<disk::Disk>,
@@ -169,13 +172,14 @@ impl SqliteStore {
             Use::Work => Some(start_checkpoints(&options.file, Arc::clone(&log_is_long), Arc::clone(&disk))?),
             Use::Administration => None,
         };
-        let facts = Arc::clone(&state.facts);
+        let (facts, search) = (Arc::clone(&state.facts), Arc::clone(&state.search));
         let writer = Writer::start(connection, state, log_is_long).map_err(unavailable)?;
         Ok(Self {
             file: options.file.clone(),
             writer: Mutex::new(Some(writer)),
             readers: Readers::new(options.file, Place::Threads),
             facts,
+            search,
             master: Arc::new(options.master_key),
             checkpoints: Mutex::new(checkpoints),
             disk,
@@ -189,7 +193,7 @@ impl SqliteStore {
     pub fn open_inline(options: Options, seam: Arc<dyn CommitSeam>) -> Result<Self> {
         let Opened { lock, connection, state } = Opened::new(&options)?;
         connection.execute_batch("PRAGMA synchronous = OFF; PRAGMA wal_autocheckpoint = 1000;")?;
-        let facts = Arc::clone(&state.facts);
+        let (facts, search) = (Arc::clone(&state.facts), Arc::clone(&state.search));
         let disk = Arc::new(disk::Disk::new(folder_of(&options.file).to_owned(), options.min_free_disk_bytes));
         Ok(Self {
             file: options.file.clone(),
@@ -197,6 +201,7 @@ impl SqliteStore {
             writer: Mutex::new(Some(Writer::start_inline(connection, state, seam))),
             readers: Readers::new(options.file, Place::Inline),
             facts,
+            search,
             master: Arc::new(options.master_key),
             checkpoints: Mutex::default(),
             lock: Mutex::new(lock),
@@ -239,6 +244,26 @@ impl SqliteStore {
             }
         }
         Err(unavailable("what was erased comes up again in the file"))
+    }
+
+    /// Makes the next run of a sandbox's index, if there are messages enough; `fresh`: so many are said to have come.
+    async fn index_sandbox(&self, sbx: i64, fresh: usize, now: Timestamp) -> Result<bool> {
+        let run = match self.read(move |connection| search::next_run(connection, sbx, now)).await? {
+            Next::Run(run) => run,
+            Next::NotYet => return Ok(false),
+            Next::TooFew => {
+                self.search.fresh.take(sbx, fresh);
+                return Ok(false);
+            }
+        };
+        self.write(move |tx| search::announce(tx, sbx, run)).await?;
+        let entries = self.read(move |connection| search::entries(connection, sbx, run)).await?;
+        for some in entries.chunks(search::ENTRIES_AT_A_TIME) {
+            let some = some.to_vec();
+            self.write(move |tx| search::enter(tx, sbx, run, &some)).await?;
+        }
+        self.write(move |tx| search::complete(tx, sbx, run)).await?;
+        Ok(true)
     }
 
     async fn find<T: Send + 'static>(
@@ -286,6 +311,7 @@ impl Opened {
             state.waiting = record::count_waiting(&connection)?;
             state.sequence = last_sequence(&connection)?;
             finish_deletions(&connection, &mut state)?;
+            state.search = Arc::new(search::Progress::of(&connection)?);
         }
         shards::epochs(&connection, &mut state.epochs)?;
         Ok(Self { lock, connection, state })
@@ -638,6 +664,23 @@ impl Store for SqliteStore {
 
     async fn delete_campaign(&self, edit: Edit<CampaignId>, audit: AuditEntry) -> Result<()> {
         self.write(move |tx| admin::delete_campaign(tx, edit, &audit)).await
+    }
+
+    async fn index_step(&self, now: Timestamp) -> Result<bool> {
+        for (sbx, fresh) in self.search.fresh.due() {
+            if self.index_sandbox(sbx, fresh, now).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    async fn begin_index_anew(&self, sandbox: SandboxId) -> Result<()> {
+        self.write(move |tx| {
+            let facts = Arc::clone(&tx.state.facts);
+            search::begin_anew(tx, facts.sandbox(tx.connection, sandbox)?.sbx)
+        })
+        .await
     }
 
     async fn kept(&self) -> Result<Vec<Kept>> {

@@ -2,6 +2,7 @@
 
 use super::facts::Facts;
 use super::rows::execution_id;
+use super::search;
 use super::writer::Tx;
 use crate::shared::change::sequence_at;
 use crate::shared::retaining::{self, Old};
@@ -129,6 +130,7 @@ pub(super) fn take(tx: &mut Tx<'_>, step: &RetainStep, found: Found) -> Result<R
                 attempts += delete_execution(tx.connection, sandbox.sbx, execution)?;
             }
             delete_replays(tx.connection, sandbox.sbx, step.before)?;
+            search::trim(tx.connection, sandbox.sbx)?;
             give_back(tx.connection)?;
             Ok(retaining::deleted(&gone, attempts, next))
         }

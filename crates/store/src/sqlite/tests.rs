@@ -81,6 +81,10 @@ impl Bench for Folder {
         }
         bytes
     }
+
+    async fn count(&self, table: &str) -> u64 {
+        self.raw().query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
+    }
 }
 
 crate::contract_suite!(Folder::new());

@@ -5,6 +5,7 @@
 //! its callers come again. Nobody hears of success before the commit is on disk.
 
 use super::facts::Facts;
+use super::search::Progress;
 use crate::shared::change::sequence_at;
 use crate::{Result, StoreError, effort};
 use model::campaign::CampaignStatus;
@@ -63,6 +64,7 @@ pub(super) struct CampaignFacts {
 pub(super) struct State {
     pub facts: Arc<Facts>,
     pub memory: Memory,
+    pub search: Arc<Progress>,
     /// The last sequence given to an event.
     pub sequence: i64,
     /// The epoch of each shard.
@@ -85,6 +87,7 @@ impl State {
         Self {
             facts,
             memory: Memory::default(),
+            search: Arc::default(),
             sequence: 0,
             epochs,
             waiting: 0,

@@ -66,6 +66,8 @@ impl Age {
         let opened = super::super::store::open(&config, Use::Work, &SystemEntropy).await?;
         let today = SystemClock.now();
         let world = World::find(opened, &self.sandbox, today).await?;
+        // What comes is older than what may be there.
+        world.store.begin_index_anew(world.sandbox).await?;
         let executions = self.events.div_ceil(RECIPIENTS);
         let (mut done, mut deleted) = (0, 0);
         for day in 0..self.days {
@@ -82,11 +84,15 @@ impl Age {
             }
             let filled = began.elapsed();
             let began = Instant::now();
+            while world.store.index_step(morning + Duration::from_secs(86_400)).await? {}
+            let indexed = began.elapsed();
+            let began = Instant::now();
             if let Some(days) = self.keep_days {
                 deleted += world.retain(days, morning + Duration::from_secs(86_400)).await?;
             }
             let told = json!({"day": day + 1, "events": done * RECIPIENTS, "deleted": deleted,
-                "fillSeconds": filled.as_secs_f64(), "retentionSeconds": began.elapsed().as_secs_f64()});
+                "fillSeconds": filled.as_secs_f64(), "indexSeconds": indexed.as_secs_f64(),
+                "retentionSeconds": began.elapsed().as_secs_f64()});
             print_line(&told.to_string())?;
         }
         world.store.close().await;

@@ -1,0 +1,168 @@
+//! The index of recipients, as every store has it: by which executions have messages to an address or a user id.
+//!
+//! Addresses come in no order, and an index of them beside the rows would write a page anywhere in it for each message.
+//! So it is made off the path, in runs: a few seconds after they were accepted, [`RUN`] messages of a sandbox are entered
+//! at once, in the order of their hashes, behind all that is there. A search asks each run; what came after the last run
+//! it looks through. A hash is not its text: whoever finds by it looks whether it is the right one.
+//!
+//! What is accepted with a number that a run has already gone past (a clock was set back, or a commit took long) enters
+//! itself in its own transaction, in run [`LATE`]. For that a run is announced before its messages are read.
+
+use model::clock::Timestamp;
+use model::ids::ExecutionId;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// The messages of a run, about.
+pub const RUN: usize = 10_000;
+/// The run of what came late.
+pub const LATE: i32 = 0;
+/// No run has messages that are younger than this, in milliseconds: later than this hardly anything is committed.
+const SETTLED_MS: i64 = 3_000;
+/// The executions that a part of the index tells at most.
+pub const MOST: usize = 200;
+
+/// A run of a sandbox's messages: the executions from `first` to `last`.
+#[derive(Clone, Copy, Debug)]
+pub struct Run {
+    pub number: i32,
+    pub first: i64,
+    pub last: i64,
+}
+
+/// What comes after a sandbox's last run.
+#[derive(Clone, Copy, Debug)]
+pub enum Next {
+    /// Enough messages for this one.
+    Run(Run),
+    /// Enough messages, not all of which have settled.
+    NotYet,
+    /// Too few messages.
+    TooFew,
+}
+
+impl Next {
+    /// After run `number`, which ends with execution `last`, come messages enough for another one up to execution `end`,
+    /// or not enough.
+    pub fn after(number: i32, last: i64, end: Option<i64>, now: Timestamp) -> Self {
+        match end {
+            Some(end) if end < settled(now) => Self::Run(Run { number: number + 1, first: last + 1, last: end }),
+            Some(_) => Self::NotYet,
+            None => Self::TooFew,
+        }
+    }
+}
+
+/// How many messages of each sandbox came since its last run, about.
+#[derive(Debug, Default)]
+pub struct Fresh(Mutex<HashMap<i64, usize>>);
+
+impl Fresh {
+    fn all(&self) -> MutexGuard<'_, HashMap<i64, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn add(&self, sbx: i64, messages: usize) {
+        *self.all().entry(sbx).or_default() += messages;
+    }
+
+    /// Takes back what was added and is too few for a run.
+    pub fn take(&self, sbx: i64, messages: usize) {
+        if let Some(count) = self.all().get_mut(&sbx) {
+            *count = count.saturating_sub(messages);
+        }
+    }
+
+    /// The sandboxes that may have enough for a run, and how many each.
+    pub fn due(&self) -> Vec<(i64, usize)> {
+        self.all().iter().map(|(sbx, count)| (*sbx, *count)).filter(|(_, count)| *count >= RUN).collect()
+    }
+}
+
+/// Executions from this number on are too young for a run.
+fn settled(now: Timestamp) -> i64 {
+    ExecutionId::floor_at(Timestamp(now.millis().saturating_sub(SETTLED_MS))).number()
+}
+
+/// Executions that have a message to a recipient: the latest.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Places {
+    /// Their numbers, none of them below `end`. Some may turn out to have none.
+    pub executions: BTreeSet<i64>,
+    /// From here on all of them were found; none: from the beginning.
+    pub end: Option<i64>,
+}
+
+impl Places {
+    /// Adds what a run tells, from its end on: up to [`MOST`] and one more, which says that there are others. False: there
+    /// are enough of them by now.
+    pub fn add(&mut self, run: Run, told: &[i64]) -> bool {
+        self.executions.extend(told.iter().take(MOST));
+        let is_cut = told.len() > MOST;
+        if is_cut || self.executions.len() >= MOST {
+            self.end = if is_cut { told.get(MOST - 1).copied() } else { Some(run.first) };
+        }
+        self.end.is_none()
+    }
+
+    /// Adds what was found by looking through messages from execution `first` on; `is_all`: nothing but runs is left.
+    pub fn add_unindexed(&mut self, first: i64, told: &[i64], is_all: bool) -> bool {
+        let wants_more = self.add(Run { number: LATE, first, last: i64::MAX }, told);
+        if wants_more && !is_all {
+            self.end = Some(first);
+        }
+        self.end.is_none()
+    }
+
+    /// The same with what came late, which is of any age; and all.
+    pub fn and_late(mut self, told: &[i64]) -> Self {
+        self.executions.extend(told.iter().take(MOST));
+        if told.len() > MOST {
+            self.end = self.end.max(told.get(MOST - 1).copied());
+        }
+        if let Some(end) = self.end {
+            self.executions = self.executions.split_off(&end);
+        }
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// What a part of an index tells.
+    fn told(part: &BTreeSet<i64>) -> Vec<i64> {
+        part.iter().rev().take(MOST + 1).copied().collect()
+    }
+
+    proptest! {
+        #[test]
+        fn pages_of_places_tell_all_and_nothing_twice(
+            executions in proptest::collection::btree_set(0_i64..2_000, 0..900),
+            late in proptest::collection::btree_set(0_i64..2_000, 0..400),
+        ) {
+            let runs = (0..10).map(|n| Run { number: n + 1, first: i64::from(n) * 200, last: i64::from(n) * 200 + 199 });
+            let (mut before, mut all) = (i64::MAX, Vec::new());
+            loop {
+                let mut places = Places::default();
+                for run in runs.clone().rev().filter(|run| run.first < before) {
+                    let part = executions.range(run.first..=run.last.min(before - 1)).copied().collect();
+                    if !places.add(run, &told(&part)) {
+                        break;
+                    }
+                }
+                let places = places.and_late(&told(&late.range(..before).copied().collect()));
+                prop_assert!(places.executions.len() <= 3 * MOST);
+                all.extend(places.executions.iter().rev().copied());
+                let Some(end) = places.end else { break };
+                prop_assert!(end < before);
+                before = end;
+            }
+            let expected: BTreeSet<i64> = executions.union(&late).copied().collect();
+            let expected: Vec<i64> = expected.into_iter().rev().collect();
+            prop_assert_eq!(all, expected);
+        }
+    }
+}
