@@ -1,6 +1,7 @@
 //! Two organizations with two sandboxes each cannot see, name or change anything of each other's; a key may do what its
 //! role says. Generated over every operation of the served OpenAPI document: one that is added has to be added here.
 
+use crate::support::backing::{Backing, on_every_store};
 use crate::support::client::{Answer, Caller};
 use crate::support::openapi::Operation;
 use crate::support::receiver::Receiver;
@@ -235,8 +236,8 @@ async fn organization(root: &Caller, id: &str, receiver: &Receiver) -> [Tenant; 
 }
 
 impl Tenants {
-    async fn settle() -> Self {
-        let world = World::start().await;
+    async fn settle(backing: &Backing) -> Self {
+        let world = World::start_on(backing).await;
         let document = world.caller.get("/openapi.json").await.expect(200);
         let operations = Operation::all(&document);
         let acme = organization(&world.caller, "acme@EsitoOrg", &world.receiver).await;
@@ -353,9 +354,17 @@ async fn knock(operations: &[Operation], attacker: &Tenant, caller: &Caller, vic
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn nothing_of_another_tenant_can_be_seen_named_or_changed() {
-    let tenants = Tenants::settle().await;
+on_every_store! {
+    nothing_of_another_tenant_can_be_seen_named_or_changed,
+    only_admins_of_the_default_organization_cross,
+    a_role_may_do_what_the_contract_says_and_nothing_else,
+    a_sender_reads_its_own_only,
+    a_key_for_some_sandboxes_reaches_those_alone,
+    what_is_ones_own_is_found,
+}
+
+async fn nothing_of_another_tenant_can_be_seen_named_or_changed(backing: &Backing) {
+    let tenants = Tenants::settle(backing).await;
     let operations = &tenants.operations;
     let mut covered = Covered::default();
     let [acme, acme_stage] = &tenants.acme;
@@ -392,9 +401,8 @@ async fn nothing_of_another_tenant_can_be_seen_named_or_changed() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn only_admins_of_the_default_organization_cross() {
-    let tenants = Tenants::settle().await;
+async fn only_admins_of_the_default_organization_cross(backing: &Backing) {
+    let tenants = Tenants::settle(backing).await;
     let root = &tenants.world.caller;
     let tenant = &tenants.acme[0];
     let mut keys = Vec::new();
@@ -423,9 +431,8 @@ async fn only_admins_of_the_default_organization_cross() {
 }
 
 /// A valid call of every operation by a key of each role, the ones that delete last.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_role_may_do_what_the_contract_says_and_nothing_else() {
-    let tenants = Tenants::settle().await;
+async fn a_role_may_do_what_the_contract_says_and_nothing_else(backing: &Backing) {
+    let tenants = Tenants::settle(backing).await;
     let tenant = &tenants.acme[0];
     let known: BTreeSet<_> = RIGHTS.iter().map(|(method, path, _)| format!("{method} {path}")).collect();
     let served = tenants.operations.iter().filter(|one| !is_open(one));
@@ -457,9 +464,8 @@ async fn a_role_may_do_what_the_contract_says_and_nothing_else() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_sender_reads_its_own_only() {
-    let tenants = Tenants::settle().await;
+async fn a_sender_reads_its_own_only(backing: &Backing) {
+    let tenants = Tenants::settle(backing).await;
     let tenant = &tenants.acme[0];
     let other = tenant.admin.post("/v1/api-keys", &json!({"role": "sender", "name": "sender"})).await.expect(201);
     let other = tenant.admin.with_key(other["key"].as_str().unwrap());
@@ -483,9 +489,8 @@ async fn a_sender_reads_its_own_only() {
     assert_eq!(tried, 6);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_key_for_some_sandboxes_reaches_those_alone() {
-    let tenants = Tenants::settle().await;
+async fn a_key_for_some_sandboxes_reaches_those_alone(backing: &Backing) {
+    let tenants = Tenants::settle(backing).await;
     let [prod, stage] = &tenants.acme;
     for role in ["admin", "operator", "viewer"] {
         let key = json!({"role": role, "name": role, "sandboxes": ["stage"]});
@@ -511,9 +516,8 @@ async fn a_key_for_some_sandboxes_reaches_those_alone() {
 }
 
 /// The search that the other tests rely on finds what is there.
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_ones_own_is_found() {
-    let world = World::start().await;
+async fn what_is_ones_own_is_found(backing: &Backing) {
+    let world = World::start_on(backing).await;
     let tenant = &organization(&world.caller, "acme@EsitoOrg", &world.receiver).await[0];
     let document = world.caller.get("/openapi.json").await.expect(200);
     let everything = tenant.everything(&Operation::all(&document)).await;

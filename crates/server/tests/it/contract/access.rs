@@ -1,6 +1,7 @@
 //! What opens without a key, and with a new one.
 
 use super::{SIMULATOR, UNITARY, text};
+use crate::support::backing::{Backing, on_every_store};
 use crate::support::server::Server;
 use crate::support::world::{World, campaign_through, execution};
 use hyper::Method;
@@ -8,9 +9,12 @@ use serde_json::{Value, json};
 use std::process::Stdio;
 use tokio::process::Command;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_key_made_on_the_store_opens_the_running_server_at_once() {
-    let world = World::start().await;
+on_every_store! {
+    a_key_made_on_the_store_opens_the_running_server_at_once,
+}
+
+async fn a_key_made_on_the_store_opens_the_running_server_at_once(backing: &Backing) {
+    let world = World::start_on(backing).await;
     let create = async |arguments: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_esito"));
         command.args(["api-key", "create", "--json", "--config"]).arg(world.server.file("esito.toml"));

@@ -1,6 +1,7 @@
 //! Who gets a message, and who is left out.
 
 use super::{SIMULATOR, UNITARY, text};
+use crate::support::backing::{Backing, on_every_store};
 use crate::support::receiver::Got;
 use crate::support::relay::Relay;
 use crate::support::world::{World, execution, merge};
@@ -10,9 +11,13 @@ fn feedback(got: &Got) -> Value {
     got.json()["messageDeliveryFeedback"].clone()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_expires_before_it_is_handed_over_is_excluded() {
-    let world = World::start().await;
+on_every_store! {
+    what_expires_before_it_is_handed_over_is_excluded,
+    addresses_come_from_channel_data_profile_or_user_id,
+}
+
+async fn what_expires_before_it_is_handed_over_is_excluded(backing: &Backing) {
+    let world = World::start_on(backing).await;
     world.webhook(json!({})).await;
     let relay = Relay::start().await;
     let campaign = world.relayed_campaign(relay.port).await;
@@ -28,9 +33,8 @@ async fn what_expires_before_it_is_handed_over_is_excluded() {
     assert!(relay.mails().is_empty());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn addresses_come_from_channel_data_profile_or_user_id() {
-    let world = World::start().await;
+async fn addresses_come_from_channel_data_profile_or_user_id(backing: &Backing) {
+    let world = World::start_on(backing).await;
     world.webhook(json!({})).await;
     let email = world.simulated_campaign().await;
     let sms = world.campaign_through(&json!({"name": "sms", "channel": "sms", "type": "simulator"})).await;

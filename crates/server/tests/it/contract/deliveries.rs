@@ -1,6 +1,7 @@
 //! The states of a delivery: held, gone, cancelled, given up, retried.
 
 use super::{SIMULATOR, UNITARY, items, text};
+use crate::support::backing::{Backing, on_every_store};
 use crate::support::client::Caller;
 use crate::support::receiver::{Got, Reply};
 use crate::support::until;
@@ -22,9 +23,16 @@ async fn webhook_state(caller: &Caller, id: &str) -> (String, Value) {
     (text(&webhook["state"]), webhook["stateReason"].clone())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_held_webhooks_events_wait_without_using_up_attempts() {
-    let world = World::start().await;
+on_every_store! {
+    a_held_webhooks_events_wait_without_using_up_attempts,
+    an_endpoint_that_is_gone_disables_the_webhook_until_it_is_enabled,
+    deliveries_are_cancelled_and_retried_by_hand,
+    what_was_given_up_is_kept_and_goes_out_when_retried,
+    deleting_a_webhook_cancels_its_deliveries_visibly,
+}
+
+async fn a_held_webhooks_events_wait_without_using_up_attempts(backing: &Backing) {
+    let world = World::start_on(backing).await;
     let id = text(&world.webhook(json!({})).await["id"]);
     let campaign = world.simulated_campaign().await;
     let act = async |act: &str| world.caller.act(&format!("/v1/feedback-webhooks/{id}/{act}")).await.expect(200);
@@ -54,9 +62,8 @@ async fn a_held_webhooks_events_wait_without_using_up_attempts() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_endpoint_that_is_gone_disables_the_webhook_until_it_is_enabled() {
-    let world = World::start().await;
+async fn an_endpoint_that_is_gone_disables_the_webhook_until_it_is_enabled(backing: &Backing) {
+    let world = World::start_on(backing).await;
     world.receiver.behave(|_, _| Reply::status(410));
     let id = text(&world.webhook(json!({"retry": {"giveUpAfterSeconds": 0}})).await["id"]);
     let campaign = world.simulated_campaign().await;
@@ -77,9 +84,8 @@ async fn an_endpoint_that_is_gone_disables_the_webhook_until_it_is_enabled() {
     assert_eq!(webhook_state(&world.caller, &id).await.0, "active");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn deliveries_are_cancelled_and_retried_by_hand() {
-    let world = World::start().await;
+async fn deliveries_are_cancelled_and_retried_by_hand(backing: &Backing) {
+    let world = World::start_on(backing).await;
     let id = text(&world.webhook(json!({})).await["id"]);
     let campaign = world.simulated_campaign().await;
     let act = async |path: String| world.caller.act(&path).await;
@@ -111,9 +117,8 @@ async fn deliveries_are_cancelled_and_retried_by_hand() {
     assert_eq!(world.receiver.wait_for(3).await[2].id(), first, "the same id again");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_was_given_up_is_kept_and_goes_out_when_retried() {
-    let world = World::start().await;
+async fn what_was_given_up_is_kept_and_goes_out_when_retried(backing: &Backing) {
+    let world = World::start_on(backing).await;
     world.receiver.behave(|_, _| Reply::status(500));
     world.webhook(json!({"retry": {"firstDelaySeconds": 1, "giveUpAfterSeconds": 0}})).await;
     let campaign = world.simulated_campaign().await;
@@ -128,9 +133,8 @@ async fn what_was_given_up_is_kept_and_goes_out_when_retried() {
     delivery_in(&world.caller, "succeeded").await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn deleting_a_webhook_cancels_its_deliveries_visibly() {
-    let world = World::start().await;
+async fn deleting_a_webhook_cancels_its_deliveries_visibly(backing: &Backing) {
+    let world = World::start_on(backing).await;
     let id = text(&world.webhook(json!({"enabled": false})).await["id"]);
     let campaign = world.simulated_campaign().await;
     world.caller.post(UNITARY, &execution("r-1", &campaign, &[format!("sent@{SIMULATOR}")])).await.expect(202);

@@ -1,6 +1,7 @@
 //! Which events there are, in which order, and which of them a webhook gets.
 
 use super::{SIMULATOR, UNITARY, items, text};
+use crate::support::backing::{Backing, on_every_store};
 use crate::support::client::Caller;
 use crate::support::until;
 use crate::support::world::{World, execution};
@@ -19,9 +20,13 @@ async fn read_feed(caller: &Caller, after: &mut String, got: &mut Vec<(i64, Stri
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_feed_has_no_gaps_while_it_grows() {
-    let world = World::start().await;
+on_every_store! {
+    the_feed_has_no_gaps_while_it_grows,
+    only_events_that_are_wanted_are_delivered,
+}
+
+async fn the_feed_has_no_gaps_while_it_grows(backing: &Backing) {
+    let world = World::start_on(backing).await;
     let campaign = world.simulated_campaign().await;
     let (callers, each, recipients) = (4, 10, 5);
     let posting: Vec<_> = (0..callers)
@@ -58,9 +63,8 @@ async fn the_feed_has_no_gaps_while_it_grows() {
     assert_eq!(text(&items(&listed)[0]["id"]), got.last().unwrap().1, "a list that is no feed has the newest first");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn only_events_that_are_wanted_are_delivered() {
-    let world = World::start().await;
+async fn only_events_that_are_wanted_are_delivered(backing: &Backing) {
+    let world = World::start_on(backing).await;
     world.webhook(json!({"channels": ["email"]})).await;
     let campaign = world.simulated_campaign().await;
     let sms = world.campaign_through(&json!({"name": "sms", "channel": "sms", "type": "simulator"})).await;

@@ -1,6 +1,7 @@
 //! The same request twice, and too many of them.
 
 use super::{HIGH_THROUGHPUT, SIMULATOR, UNITARY, items, text};
+use crate::support::backing::{Backing, on_every_store};
 use crate::support::client::Caller;
 use crate::support::server::Server;
 use crate::support::until;
@@ -21,9 +22,13 @@ async fn post(caller: &Caller, path: &str, text: &str) -> (u16, Value) {
     (answer.status, answer.json())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_repeated_request_is_the_same_execution() {
-    let world = World::start().await;
+on_every_store! {
+    a_repeated_request_is_the_same_execution,
+    twenty_twins_are_one_execution,
+}
+
+async fn a_repeated_request_is_the_same_execution(backing: &Backing) {
+    let world = World::start_on(backing).await;
     world.webhook(json!({})).await;
     let (campaign, other) = (world.simulated_campaign().await, world.simulated_campaign().await);
     let body = |campaign: &str, first: &str, second: &str| {
@@ -78,9 +83,8 @@ async fn a_repeated_request_is_the_same_execution() {
     assert_eq!(world.receiver.got().len(), 4, "nothing was sent twice");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn twenty_twins_are_one_execution() {
-    let world = World::start().await;
+async fn twenty_twins_are_one_execution(backing: &Backing) {
+    let world = World::start_on(backing).await;
     world.webhook(json!({})).await;
     let campaign = world.simulated_campaign().await;
     for round in 0..5 {

@@ -1,6 +1,7 @@
 //! What a request is signed with, over rotations and PUTs.
 
 use super::{SIMULATOR, UNITARY, items, text};
+use crate::support::backing::{Backing, on_every_store};
 use crate::support::receiver::{Got, Reply};
 use crate::support::relay::{Credentials, Relay};
 use crate::support::world::{World, campaign_through, execution};
@@ -28,9 +29,15 @@ fn assert_signed(got: &Got, secrets: &[&str]) {
     assert_eq!(present, wanted);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_rotated_secret_signs_beside_its_successor() {
-    let world = World::start().await;
+on_every_store! {
+    a_rotated_secret_signs_beside_its_successor,
+    an_omitted_secret_stays_and_an_omitted_field_takes_its_default,
+    an_omitted_password_stays,
+    a_test_is_marked_and_answers_what_the_endpoint_said,
+}
+
+async fn a_rotated_secret_signs_beside_its_successor(backing: &Backing) {
+    let world = World::start_on(backing).await;
     let made = world.webhook(json!({})).await;
     let (id, first) = (text(&made["id"]), text(&made["signingSecret"]));
     let campaign = world.simulated_campaign().await;
@@ -64,9 +71,8 @@ fn is_token_by(got: &Got, secret: &str) -> bool {
     hmac::verify(&key, signed.as_bytes(), &URL_SAFE_NO_PAD.decode(signature).unwrap()).is_ok()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_omitted_secret_stays_and_an_omitted_field_takes_its_default() {
-    let world = World::start().await;
+async fn an_omitted_secret_stays_and_an_omitted_field_takes_its_default(backing: &Backing) {
+    let world = World::start_on(backing).await;
     let authentication = json!({"type": "jwt", "algorithm": "HS256", "secret": "first secret", "issuer": "esito"});
     let secret_header = json!([{"name": "x-team", "value": "hidden", "secret": true}]);
     let made =
@@ -104,9 +110,8 @@ async fn an_omitted_secret_stays_and_an_omitted_field_takes_its_default() {
     assert_eq!(again.status, 400, "a secret that was given up is gone: {}", again.text());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_omitted_password_stays() {
-    let world = World::start().await;
+async fn an_omitted_password_stays(backing: &Backing) {
+    let world = World::start_on(backing).await;
     let credentials =
         Credentials { username: "acme".to_owned(), password: "open sesame".to_owned(), mechanism: "PLAIN" };
     let relay = Relay::start_for(Some(credentials)).await;
@@ -124,9 +129,8 @@ async fn an_omitted_password_stays() {
     relay.wait_for(1).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_test_is_marked_and_answers_what_the_endpoint_said() {
-    let world = World::start().await;
+async fn a_test_is_marked_and_answers_what_the_endpoint_said(backing: &Backing) {
+    let world = World::start_on(backing).await;
     let made = world.webhook(json!({"headers": [{"name": "x-team", "value": "orders"}]})).await;
     let path = format!("/v1/feedback-webhooks/{}/test", text(&made["id"]));
     world.receiver.behave(|_, _| Reply { body: "thank you".to_owned(), ..Reply::status(202) });

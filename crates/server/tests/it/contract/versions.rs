@@ -1,15 +1,20 @@
 //! Revisions of resources, and versions of campaigns.
 
 use super::{UNITARY, items, text};
+use crate::support::backing::{Backing, on_every_store};
 use crate::support::relay::Relay;
 use crate::support::world::{World, execution, merge};
 use hyper::Method;
 use serde_json::json;
 use std::collections::BTreeSet;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn if_match_refuses_what_was_changed_meanwhile() {
-    let world = World::start().await;
+on_every_store! {
+    if_match_refuses_what_was_changed_meanwhile,
+    accepted_messages_keep_their_campaigns_version,
+}
+
+async fn if_match_refuses_what_was_changed_meanwhile(backing: &Backing) {
+    let world = World::start_on(backing).await;
     let channel = json!({"name": "simulator", "channel": "email", "type": "simulator"});
     let campaign = world.campaign_through(&channel).await;
     let made = world.webhook(json!({})).await;
@@ -49,9 +54,8 @@ async fn if_match_refuses_what_was_changed_meanwhile() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn accepted_messages_keep_their_campaigns_version() {
-    let world = World::start().await;
+async fn accepted_messages_keep_their_campaigns_version(backing: &Backing) {
+    let world = World::start_on(backing).await;
     world.webhook(json!({})).await;
     let relay = Relay::start().await;
     let campaign = world.relayed_campaign(relay.port).await;
