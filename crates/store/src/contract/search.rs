@@ -70,6 +70,9 @@ impl World {
         let deliveries = all(async |page| self.store.deliveries(filter.clone(), page).await.unwrap()).await;
         let found: Vec<i64> = found.into_iter().map(|event| event.sequence).collect();
         assert_eq!(deliveries.into_iter().map(|event| event.sequence).collect::<Vec<_>>(), found);
+        let feed =
+            self.store.events(EventFilter { after: Some(0), ..self.events_about(text) }, page(40)).await.unwrap();
+        assert_eq!(feed.items.into_iter().rev().map(|event| event.sequence).collect::<Vec<_>>(), found);
         found
     }
 

@@ -3,6 +3,7 @@
 use super::facts::Facts;
 use super::rows::{
     EVENT_COLUMNS, MESSAGE_COLUMNS, event_columns, message_columns, moment, read_event, read_message, recipient,
+    rows_of,
 };
 use super::session::{Done, Session, col};
 use crate::StoreError;
@@ -43,10 +44,6 @@ const MESSAGES: &str = concat!(
 const NEXT_MESSAGE: &str = "SELECT LEAST(\
      (SELECT due_at FROM message WHERE q = $1 AND prio = 0 AND due_at > $2 ORDER BY due_at LIMIT 1), \
      (SELECT due_at FROM message WHERE q = $1 AND prio = 1 AND due_at > $2 ORDER BY due_at LIMIT 1))";
-
-fn rows_of(limit: usize) -> i64 {
-    i64::try_from(limit).unwrap_or(i64::MAX)
-}
 
 async fn next_at(session: &Session, sql: &'static str, of: i64, after: Timestamp) -> Done<Option<Timestamp>> {
     let row = session.query_opt(sql, &[&of, &after.millis()]).await?;

@@ -3,7 +3,7 @@
 use super::admin::{By, audit, organization, page};
 use super::facts::Facts;
 use super::find::events_from;
-use super::rows::{message_columns, message_key, moment, read_message};
+use super::rows::{message_columns, message_key, moment, read_message, rows_of};
 use super::search;
 use super::session::{Done, Session, col};
 use crate::StoreError;
@@ -103,7 +103,7 @@ pub(super) async fn look(session: &Session, master: &MasterKey, id: ErasureId) -
         is_over: false,
     };
     let (ord, end) = (i16::try_from(place.ord).unwrap_or(i16::MAX), erasing::end(Timestamp(col(&row, 5)?)));
-    let (window, most) = (i64::try_from(WINDOW).unwrap_or(i64::MAX), i64::try_from(MOST).unwrap_or(i64::MAX));
+    let (window, most) = (rows_of(WINDOW), rows_of(MOST));
     let rows = session.query(HITS, &[&place.sbx, &place.exec, &ord, &end, &seen.address, &window, &most]).await?;
     seen.hits = rows.iter().map(|row| message_key(row, 0)).collect::<Done<_>>()?;
     if seen.hits.len() == MOST

@@ -16,6 +16,7 @@ use crate::shared::change::sequence_at;
 use crate::shared::listing::{cut, delivery_view, message_in, number_in, shown_as};
 use crate::shared::replaying::{WINDOW, WINDOWS};
 use crate::shared::rows::{EventRow, MessageRow, status_code};
+use crate::shared::searching::asked_for;
 use model::clock::Timestamp;
 use model::delivery::{Attempt, DeliveryState, StoredDelivery};
 use model::execution::Recipient;
@@ -109,6 +110,7 @@ const EXECUTIONS: usize = 1_000;
 /// to sort them all.
 const MESSAGES_INDEX: &str = "exec DESC, ord DESC";
 
+/// What a message to a recipient is like.
 const TO_RECIPIENT: &str = "(m.address = ? OR m.user_id = ?)";
 
 /// The rows that a page looks at, from one end of what can hold them.
@@ -183,12 +185,6 @@ fn listed<'a>(numbers: impl IntoIterator<Item = &'a i64>) -> String {
     let numbers: Vec<String> = numbers.into_iter().map(i64::to_string).collect();
     format!("'{{{}}}'::bigint[]", numbers.join(","))
 }
-
-/// The events to a recipient in these executions.
-const PLACES_TO: &str = "WITH RECURSIVE chain (seq) AS (SELECT m.last_event FROM message m WHERE m.sbx = $1 \
-     AND m.exec = ANY($2) AND (m.address = $3 OR m.user_id = $3) AND m.last_event IS NOT NULL \
-     UNION ALL SELECT v.prev FROM chain c JOIN event v ON v.sbx = $1 AND v.seq = c.seq WHERE v.prev IS NOT NULL) \
-     SELECT seq FROM chain";
 
 /// A lookup at work.
 pub(super) struct Finder<'a> {
@@ -466,39 +462,40 @@ impl Finder<'_> {
             let mut conditions = Conditions::new(sbx, "e.sbx");
             conditions.and_number("e.exec = ?", filter.execution_id.map(ExecutionId::number));
             conditions.and_text("e.request_id = ?", filter.request_id.clone());
-            let sql = format!(
-                "WITH RECURSIVE chain (seq) AS (SELECT m.last_event FROM (SELECT exec FROM execution e WHERE {} \
-                 ORDER BY exec DESC LIMIT {EXECUTIONS}) e JOIN message m ON m.sbx = $1 AND m.exec = e.exec \
-                 WHERE m.last_event IS NOT NULL \
-                 UNION ALL SELECT v.prev FROM chain c JOIN event v ON v.sbx = $1 AND v.seq = c.seq \
-                 WHERE v.prev IS NOT NULL) SELECT seq FROM chain",
+            let of = format!(
+                "(SELECT exec FROM execution e WHERE {} ORDER BY exec DESC LIMIT {EXECUTIONS}) e \
+                 JOIN message m ON m.sbx = $1 AND m.exec = e.exec WHERE true",
                 conditions.sql
             );
-            let rows = conditions.rows(self.session, &sql).await?;
-            window.places = Some(rows.iter().map(|row| col(row, 0)).collect::<Done<_>>()?);
+            window.places = Some(self.places_of(&conditions, &of).await?);
         } else if let Some(recipient) = &filter.recipient {
             // One with very many of them is found among the events as well.
             let places = search::places(self.session, sbx, recipient, 0..i64::MAX, WINDOW_OF_A_PAGE).await?;
             if places.end.is_none() {
-                let executions: Vec<i64> = places.executions.into_iter().collect();
-                let rows = match executions.is_empty() {
-                    true => Vec::new(),
-                    false => self.session.query(PLACES_TO, &[&sbx, &executions, recipient]).await?,
-                };
-                window.places = Some(rows.iter().map(|row| col(row, 0)).collect::<Done<_>>()?);
+                let mut conditions = Conditions::new(sbx, "m.sbx");
+                conditions.and_text(TO_RECIPIENT, Some(recipient.clone()));
+                conditions.plain(&format!("m.exec = ANY({})", listed(&places.executions)));
+                let of = format!("message m WHERE {}", conditions.sql);
+                window.places = Some(self.places_of(&conditions, &of).await?);
             }
         }
         Ok(window)
     }
 
+    /// The events of messages: of the `m` that are `of` these.
+    async fn places_of(&self, conditions: &Conditions, of: &str) -> Done<Vec<i64>> {
+        let sql = format!(
+            "WITH RECURSIVE chain (seq) AS (SELECT m.last_event FROM {of} AND m.last_event IS NOT NULL \
+             UNION ALL SELECT v.prev FROM chain c JOIN event v ON v.sbx = $1 AND v.seq = c.seq \
+             WHERE v.prev IS NOT NULL) SELECT seq FROM chain"
+        );
+        conditions.rows(self.session, &sql).await?.iter().map(|row| col(row, 0)).collect()
+    }
+
     /// Where executions such as these, or their messages, can be; `before` an execution's number.
     async fn execution_window(&self, sbx: i64, filter: &MessageFilter, before: Option<i64>) -> Done<Window> {
         let mut window = execution_window(&filter.execution, filter.execution_id, before);
-        let is_narrow = filter.execution_id.is_some() || filter.execution.request_id.is_some();
-        if let Some(recipient) = filter.recipient.as_ref().filter(|_| !is_narrow) {
-            let number = |at| ExecutionId::floor_at(at).number();
-            let end = filter.execution.to.map_or(i64::MAX, number).min(before.unwrap_or(i64::MAX));
-            let range = filter.execution.from.map_or(0, number)..end;
+        if let Some((recipient, range)) = asked_for(filter, before) {
             let places = search::places(self.session, sbx, recipient, range, WINDOW_OF_A_PAGE).await?;
             window.bounds.push(format!("exec = ANY({})", listed(&places.executions)));
             window.end = places.end;

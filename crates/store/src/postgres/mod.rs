@@ -13,6 +13,7 @@
 //!   waits, or is seen to have ended it: the row's lock lets one of them be first.
 //! - **A webhook** that is being deleted gets nothing more: who records with it holds its key until the commit.
 //! - **A requestId** is taken under an advisory lock (`accept`).
+//! - **A run of the index of recipients** is announced, and made, under advisory locks of its sandbox (`search`).
 //!
 //! Rows are locked in one order, so that nobody waits for whoever waits for him: shards, messages, webhooks, events,
 //! feeds; of each kind by key. The one exception is a promotion, which locks an event after others were locked, and may

@@ -2,7 +2,7 @@
 //! was seen. What is left behind is for autovacuum, which the tables ask for early; new rows take its place.
 
 use super::facts::Facts;
-use super::rows::{corrupt, delivery, json, message_key};
+use super::rows::{corrupt, delivery, json, message_key, rows_of};
 use super::search;
 use super::session::{Done, Session, col};
 use crate::StoreError;
@@ -16,10 +16,6 @@ use tokio_postgres::Row;
 
 /// The events of a window that is looked through for attempts.
 const WINDOW: i64 = 5_000;
-
-fn rows_of(limit: usize) -> i64 {
-    i64::try_from(limit).unwrap_or(i64::MAX)
-}
 
 pub(super) async fn kept(session: &Session, facts: &Facts) -> Done<Vec<Kept>> {
     let sql = "SELECT s.sbx, o.retention FROM sandbox s JOIN organization o ON o.id = s.org ORDER BY s.sbx";

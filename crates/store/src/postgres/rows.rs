@@ -51,6 +51,11 @@ pub(super) fn big(revision: u64) -> i64 {
     i64::try_from(revision).unwrap_or(i64::MAX)
 }
 
+/// A number of rows as BIGINT.
+pub(super) fn rows_of(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
 /// A value kept as JSON.
 pub(super) fn json<T: DeserializeOwned>(row: &Row, column: usize) -> Done<T> {
     Ok(from_json(col(row, column)?)?)

@@ -4,6 +4,7 @@
 //! run has it alone, so that whatever was accepted without knowing of the run is committed before its messages are read;
 //! under the other either a run is made or messages are erased.
 
+use super::rows::rows_of;
 use super::session::{Done, Session, col};
 use crate::shared::searching::{Fresh, LATE, MOST, Next, Places, RUN, Run};
 use model::clock::Timestamp;
@@ -43,8 +44,8 @@ pub(super) async fn sandboxes(session: &Session) -> Done<Vec<i64>> {
 
 // ---- by whoever accepts ----
 
-/// Lets a run be announced only once this transaction has ended. After all other advisory locks: who has this one waits
-/// for nothing.
+/// Lets a run of these sandboxes be announced only once this transaction has ended. After all other advisory locks and in
+/// the sandboxes' order, so that nobody waits for whoever waits for him.
 pub(super) const SHARE: &str = "SELECT pg_advisory_xact_lock_shared(7, sbx::int) FROM unnest($1::bigint[]) AS u (sbx)";
 
 /// Up to where runs have been announced.
@@ -68,11 +69,6 @@ pub(super) async fn enter_late(session: &Session, late: &[(i64, i64, &str)]) -> 
 
 // ---- by whoever makes a run ----
 
-/// A number of rows.
-fn rows(count: usize) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
-}
-
 /// The runs of a sandbox, the latest first.
 async fn runs(session: &Session, sbx: i64) -> Done<Vec<Run>> {
     let sql = "SELECT run, first, last FROM search_run WHERE sbx = $1 ORDER BY run DESC";
@@ -92,7 +88,7 @@ async fn last_run(session: &Session, sbx: i64) -> Done<(i32, i64)> {
 pub(super) async fn next_run(session: &Session, sbx: i64, now: Timestamp) -> Done<Next> {
     let (number, last) = last_run(session, sbx).await?;
     let sql = "SELECT exec FROM message WHERE sbx = $1 AND exec > $2 ORDER BY exec, ord LIMIT 1 OFFSET $3";
-    let end = session.query_opt(sql, &[&sbx, &last, &rows(RUN - 1)]).await?;
+    let end = session.query_opt(sql, &[&sbx, &last, &rows_of(RUN - 1)]).await?;
     let end = end.as_ref().map(|row| col(row, 0)).transpose()?;
     Ok(Next::after(number, last, end, now))
 }
@@ -108,7 +104,6 @@ pub(super) async fn announce(session: &Session, sbx: i64, run: Run) -> Done<()> 
     Ok(())
 }
 
-const NO_OTHER: &str = "SELECT pg_advisory_xact_lock(8, $1::bigint::int)";
 const ENTER: &str = "INSERT INTO search_entry (sbx, run, hash, exec) SELECT DISTINCT $1::bigint, $2::int, \
      hashtextextended(t.text, 0) AS hash, m.exec FROM message m \
      CROSS JOIN LATERAL (VALUES (m.user_id), (m.address)) AS t (text) \
@@ -117,7 +112,7 @@ const COMPLETE: &str = "INSERT INTO search_run (sbx, run, first, last) VALUES ($
 
 /// Makes a run, unless another node was quicker.
 pub(super) async fn enter(session: &Session, sbx: i64, run: Run) -> Done<()> {
-    session.query(NO_OTHER, &[&sbx]).await?;
+    hold_runs(session, sbx).await?;
     if last_run(session, sbx).await?.1 + 1 == run.first {
         session.execute(ENTER, &[&sbx, &run.number, &run.first, &run.last]).await?;
         session.execute(COMPLETE, &[&sbx, &run.number, &run.first, &run.last]).await?;
@@ -128,7 +123,7 @@ pub(super) async fn enter(session: &Session, sbx: i64, run: Run) -> Done<()> {
 /// The index of a sandbox begins anew.
 pub(super) async fn begin_anew(session: &Session, sbx: i64) -> Done<()> {
     session.query(ALONE, &[&sbx]).await?;
-    session.query(NO_OTHER, &[&sbx]).await?;
+    hold_runs(session, sbx).await?;
     session.execute("DELETE FROM search_index WHERE sbx = $1", &[&sbx]).await?;
     session.execute("DELETE FROM search_run WHERE sbx = $1", &[&sbx]).await?;
     session.execute("DELETE FROM search_entry WHERE sbx = $1", &[&sbx]).await?;
@@ -137,7 +132,9 @@ pub(super) async fn begin_anew(session: &Session, sbx: i64) -> Done<()> {
 
 // ---- by whoever deletes ----
 
-/// No run is made until this transaction has ended.
+const NO_OTHER: &str = "SELECT pg_advisory_xact_lock(8, $1::bigint::int)";
+
+/// No other makes a run until this transaction has ended.
 pub(super) async fn hold_runs(session: &Session, sbx: i64) -> Done<()> {
     session.query(NO_OTHER, &[&sbx]).await?;
     Ok(())
@@ -160,7 +157,10 @@ pub(super) async fn forget(session: &Session, sbx: i64, of: &[(i64, String)]) ->
 
 const OLDEST_RUN: &str = "SELECT run, last FROM search_run WHERE sbx = $1 ORDER BY run LIMIT 1";
 const LEFT: &str = "SELECT 1 FROM message WHERE sbx = $1 AND exec <= $2 LIMIT 1";
-const TRIM: &str = "DELETE FROM search_entry WHERE sbx = $1 AND run = ANY($2) AND exec <= $3";
+const TRIM: &str = "DELETE FROM search_entry WHERE sbx = $1 AND run = $2";
+/// Looked at in the same moment: a message that comes late after all brings its entry along.
+const TRIM_LATE: &str = "DELETE FROM search_entry n WHERE n.sbx = $1 AND n.run = 0 AND n.exec <= $2 \
+     AND NOT EXISTS (SELECT FROM message m WHERE m.sbx = n.sbx AND m.exec = n.exec)";
 
 /// Deletes the oldest run once its messages are gone. A step of retention deletes fewer messages than a run has, so that
 /// no more than one run is left over at a time.
@@ -168,7 +168,8 @@ pub(super) async fn trim(session: &Session, sbx: i64) -> Done<()> {
     let Some(oldest) = session.query_opt(OLDEST_RUN, &[&sbx]).await? else { return Ok(()) };
     let (run, last): (i32, i64) = (col(&oldest, 0)?, col(&oldest, 1)?);
     if session.query_opt(LEFT, &[&sbx, &last]).await?.is_none() {
-        session.execute(TRIM, &[&sbx, &[run, LATE].as_slice(), &last]).await?;
+        session.execute(TRIM, &[&sbx, &run]).await?;
+        session.execute(TRIM_LATE, &[&sbx, &last]).await?;
         session.execute("DELETE FROM search_run WHERE sbx = $1 AND run = $2", &[&sbx, &run]).await?;
     }
     Ok(())
@@ -228,7 +229,7 @@ impl Search<'_> {
     async fn ask(&self, runs: Vec<i32>) -> Done<HashMap<i32, Vec<i64>>> {
         let Range { start, end } = self.range;
         let found =
-            self.session.query(ASK, &[&self.sbx, &runs, &self.recipient, &start, &end, &rows(MOST + 1)]).await?;
+            self.session.query(ASK, &[&self.sbx, &runs, &self.recipient, &start, &end, &rows_of(MOST + 1)]).await?;
         let mut told: HashMap<i32, Vec<i64>> = HashMap::new();
         for row in &found {
             told.entry(col(row, 0)?).or_default().push(col(row, 1)?);
@@ -244,12 +245,12 @@ impl Search<'_> {
         }
         let sql = "SELECT exec FROM message WHERE sbx = $1 AND exec >= $2 AND exec < $3 \
                    ORDER BY exec DESC, ord DESC LIMIT 1 OFFSET $4";
-        let last = self.session.query_opt(sql, &[&self.sbx, &start, &end, &rows(window - 1)]).await?;
+        let last = self.session.query_opt(sql, &[&self.sbx, &start, &end, &rows_of(window - 1)]).await?;
         let last: Option<i64> = last.as_ref().map(|row| col(row, 0)).transpose()?;
         let first = last.unwrap_or(start);
         let sql = "SELECT DISTINCT exec FROM message WHERE sbx = $1 AND exec >= $2 AND exec < $3 \
                    AND (address = $4 OR user_id = $4) ORDER BY exec DESC LIMIT $5";
-        let found = self.session.query(sql, &[&self.sbx, &first, &end, &self.recipient, &rows(MOST + 1)]).await?;
+        let found = self.session.query(sql, &[&self.sbx, &first, &end, &self.recipient, &rows_of(MOST + 1)]).await?;
         let told = found.iter().map(|row| col(row, 0)).collect::<Done<Vec<i64>>>()?;
         Ok(places.add_unindexed(first, &told, last.is_none()))
     }

@@ -8,9 +8,11 @@
 //! What is accepted with a number that a run has already gone past (a clock was set back, or a commit took long) enters
 //! itself in its own transaction, in run [`LATE`]. For that a run is announced before its messages are read.
 
+use crate::lookup::MessageFilter;
 use model::clock::Timestamp;
 use model::ids::ExecutionId;
 use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The messages of a run, about.
@@ -82,6 +84,16 @@ impl Fresh {
 /// Executions from this number on are too young for a run.
 fn settled(now: Timestamp) -> i64 {
     ExecutionId::floor_at(Timestamp(now.millis().saturating_sub(SETTLED_MS))).number()
+}
+
+/// Whose executions a search asks for, and in which range, `before` where its last page ended. None: it names nobody, or
+/// has a quicker way.
+pub fn asked_for(filter: &MessageFilter, before: Option<i64>) -> Option<(&str, Range<i64>)> {
+    let is_narrow = filter.execution_id.is_some() || filter.execution.request_id.is_some();
+    let recipient = filter.recipient.as_deref().filter(|_| !is_narrow)?;
+    let number = |at| ExecutionId::floor_at(at).number();
+    let end = filter.execution.to.map_or(i64::MAX, number).min(before.unwrap_or(i64::MAX));
+    Some((recipient, filter.execution.from.map_or(0, number)..end))
 }
 
 /// Executions that have a message to a recipient: the latest.

@@ -11,6 +11,7 @@ use crate::shared::change::sequence_at;
 use crate::shared::listing::{cut, delivery_view, message_in, number_in, shown_as};
 use crate::shared::replaying::{WINDOW, WINDOWS};
 use crate::shared::rows::{EventRow, MessageRow, status_code};
+use crate::shared::searching::asked_for;
 use crate::{Result, StoreError};
 use model::clock::Timestamp;
 use model::delivery::{Attempt, AttemptError, DeliveryState, StoredDelivery};
@@ -19,7 +20,6 @@ use model::replay::ReplayProgress;
 use model::webhook::Channel;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, params_from_iter};
-use std::collections::BTreeSet;
 
 /// A `WHERE` clause with its values.
 struct Conditions {
@@ -71,6 +71,8 @@ const WINDOW_OF_A_PAGE: usize = 20_000;
 /// The executions with one requestId that a search of events finds: there is one in each campaign.
 const EXECUTIONS: usize = 1_000;
 const MESSAGES_ORDER: &str = "exec DESC, ord";
+/// What a message to a recipient is like.
+const TO_RECIPIENT: &str = "(m.address = ? OR m.user_id = ?)";
 
 /// The rows that a page looks at, from one end of what can hold them.
 #[derive(Default)]
@@ -142,15 +144,15 @@ impl Window {
             sql.push_str(bound);
         }
         if let Some(places) = &self.places {
-            let places: Vec<String> = places.iter().map(i64::to_string).collect();
-            sql.push_str(&format!(" AND seq IN ({})", places.join(", ")));
+            sql.push_str(&format!(" AND seq IN ({})", listed(places)));
         }
         sql
     }
 }
 
-fn listed(numbers: &BTreeSet<i64>) -> String {
-    numbers.iter().map(i64::to_string).collect::<Vec<_>>().join(", ")
+/// Numbers as a list.
+fn listed<'a>(numbers: impl IntoIterator<Item = &'a i64>) -> String {
+    numbers.into_iter().map(i64::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// A reader at work.
@@ -189,7 +191,7 @@ impl Finder<'_> {
         let with = |condition: &str| {
             format!("EXISTS (SELECT 1 FROM message m WHERE m.sbx = e.sbx AND m.exec = e.exec AND {condition})")
         };
-        conditions.and_some(&with("(m.address = ? OR m.user_id = ?)"), filter.recipient.clone());
+        conditions.and_some(&with(TO_RECIPIENT), filter.recipient.clone());
         conditions.and_some(&with("m.state = ?"), filter.state.map(|state| i64::from(state.code())));
         conditions.and_some("e.exec < ?", number_in(page)?);
         let limit = page.limit + 1;
@@ -226,7 +228,7 @@ impl Finder<'_> {
         conditions.of_execution(&filter.execution);
         conditions.of_channel(filter.channel);
         conditions.and_some("m.exec = ?", filter.execution_id.map(ExecutionId::number));
-        conditions.and_some("(m.address = ? OR m.user_id = ?)", filter.recipient.clone());
+        conditions.and_some(TO_RECIPIENT, filter.recipient.clone());
         conditions.and_some("m.state = ?", filter.state.map(|state| i64::from(state.code())));
         if let Some((execution, ordinal)) = message_in(page)? {
             conditions.and("m.exec <= ?", execution);
@@ -360,39 +362,33 @@ impl Finder<'_> {
             .bounds
             .extend(filter.to.map(|to| format!("seq < {}", place(Timestamp(to.millis().clamp(0, 1 << 48)) + day))));
         if filter.execution_id.is_some() || filter.request_id.is_some() {
-            window.places = Some(self.places_of(sbx, filter)?);
+            let mut conditions = Conditions::new(sbx, "e.sbx");
+            conditions.and_some("e.exec = ?", filter.execution_id.map(ExecutionId::number));
+            conditions.and_some("e.request_id = ?", filter.request_id.clone());
+            let of = format!(
+                "(SELECT exec FROM execution e WHERE {} ORDER BY exec DESC LIMIT {EXECUTIONS}) e \
+                 CROSS JOIN message m ON m.sbx = ?1 AND m.exec = e.exec WHERE true",
+                conditions.sql
+            );
+            window.places = Some(self.places_of(&conditions, &of)?);
         } else if let Some(recipient) = &filter.recipient {
             // One with very many of them is found among the events as well.
             let places = search::places(self.connection, sbx, recipient, 0..i64::MAX, WINDOW_OF_A_PAGE)?;
             if places.end.is_none() {
-                window.places = Some(self.places_to(sbx, recipient, &places.executions)?);
+                let mut conditions = Conditions::new(sbx, "m.sbx");
+                conditions.and(TO_RECIPIENT, recipient.clone());
+                conditions.plain(&format!("m.exec IN ({})", listed(&places.executions)));
+                let of = format!("message m WHERE {}", conditions.sql);
+                window.places = Some(self.places_of(&conditions, &of)?);
             }
         }
         Ok(window)
     }
 
-    /// The events to a recipient in these executions.
-    fn places_to(&self, sbx: i64, recipient: &str, executions: &BTreeSet<i64>) -> Result<Vec<i64>> {
-        let sql = format!(
-            "WITH RECURSIVE chain (seq) AS (SELECT m.last_event FROM message m WHERE m.sbx = ?1 AND m.exec IN ({}) \
-             AND (m.address = ?2 OR m.user_id = ?2) AND m.last_event IS NOT NULL \
-             UNION ALL SELECT v.prev FROM chain c CROSS JOIN event v ON v.sbx = ?1 AND v.seq = c.seq \
-             WHERE v.prev IS NOT NULL) SELECT seq FROM chain",
-            listed(executions)
-        );
-        let mut query = self.connection.prepare(&sql)?;
-        let places = query.query_map((sbx, recipient), |row| row.get(0))?;
-        Ok(places.collect::<rusqlite::Result<_>>()?)
-    }
-
     /// Where executions such as these, or their messages, can be; `before` an execution's number.
     fn execution_window(&self, sbx: i64, filter: &MessageFilter, before: Option<i64>) -> Result<Window> {
         let mut window = execution_window(&filter.execution, filter.execution_id, before);
-        let is_narrow = filter.execution_id.is_some() || filter.execution.request_id.is_some();
-        if let Some(recipient) = filter.recipient.as_ref().filter(|_| !is_narrow) {
-            let number = |at| ExecutionId::floor_at(at).number();
-            let end = filter.execution.to.map_or(i64::MAX, number).min(before.unwrap_or(i64::MAX));
-            let range = filter.execution.from.map_or(0, number)..end;
+        if let Some((recipient, range)) = asked_for(filter, before) {
             let places = search::places(self.connection, sbx, recipient, range, WINDOW_OF_A_PAGE)?;
             window.bounds.push(format!("exec IN ({})", listed(&places.executions)));
             window.end = places.end;
@@ -400,21 +396,15 @@ impl Finder<'_> {
         Ok(window)
     }
 
-    /// The events of the few executions with this id or requestId.
-    fn places_of(&self, sbx: i64, filter: &EventFilter) -> Result<Vec<i64>> {
-        let mut conditions = Conditions::new(sbx, "e.sbx");
-        conditions.and_some("e.exec = ?", filter.execution_id.map(ExecutionId::number));
-        conditions.and_some("e.request_id = ?", filter.request_id.clone());
+    /// The events of messages: of the `m` that are `of` these.
+    fn places_of(&self, conditions: &Conditions, of: &str) -> Result<Vec<i64>> {
         let sql = format!(
-            "WITH RECURSIVE chain (seq) AS (SELECT m.last_event FROM (SELECT exec FROM execution e WHERE {} \
-             ORDER BY exec DESC LIMIT {EXECUTIONS}) e CROSS JOIN message m ON m.sbx = ?1 AND m.exec = e.exec \
-             WHERE m.last_event IS NOT NULL \
+            "WITH RECURSIVE chain (seq) AS (SELECT m.last_event FROM {of} AND m.last_event IS NOT NULL \
              UNION ALL SELECT v.prev FROM chain c CROSS JOIN event v ON v.sbx = ?1 AND v.seq = c.seq \
-             WHERE v.prev IS NOT NULL) SELECT seq FROM chain",
-            conditions.sql
+             WHERE v.prev IS NOT NULL) SELECT seq FROM chain"
         );
         let mut query = self.connection.prepare(&sql)?;
-        let places = query.query_map(params_from_iter(conditions.values), |row| row.get(0))?;
+        let places = query.query_map(params_from_iter(&conditions.values), |row| row.get(0))?;
         Ok(places.collect::<rusqlite::Result<_>>()?)
     }
 
@@ -435,7 +425,7 @@ impl Finder<'_> {
         conditions.and_some("v.recorded_at < ?", filter.to.map(Timestamp::millis));
         if let Some(recipient) = &filter.recipient {
             let of_message = "SELECT 1 FROM message m WHERE m.sbx = v.sbx AND m.exec = v.exec AND m.ord = v.ord";
-            conditions.and(&format!("EXISTS ({of_message} AND (m.address = ? OR m.user_id = ?))"), recipient.clone());
+            conditions.and(&format!("EXISTS ({of_message} AND {TO_RECIPIENT})"), recipient.clone());
         }
         conditions
     }

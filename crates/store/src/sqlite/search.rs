@@ -95,7 +95,7 @@ pub(super) fn forget(tx: &Tx<'_>, sbx: i64, exec: i64, recipient: &Recipient) ->
 
 /// The runs of a sandbox, the latest first.
 fn runs(connection: &Connection, sbx: i64) -> Result<Vec<Run>> {
-    let sql = "SELECT run, first, last FROM search_run WHERE sbx = ?1 ORDER BY last DESC";
+    let sql = "SELECT run, first, last FROM search_run WHERE sbx = ?1 ORDER BY run DESC";
     let mut query = connection.prepare_cached(sql)?;
     let read = |row: &rusqlite::Row<'_>| Ok(Run { number: row.get(0)?, first: row.get(1)?, last: row.get(2)? });
     Ok(query.query_map([sbx], read)?.collect::<rusqlite::Result<_>>()?)
@@ -103,8 +103,9 @@ fn runs(connection: &Connection, sbx: i64) -> Result<Vec<Run>> {
 
 /// What comes after the last run of a sandbox.
 pub(super) fn next_run(connection: &Connection, sbx: i64, now: Timestamp) -> Result<Next> {
-    let last = runs(connection, sbx)?.first().copied();
-    let (number, last) = last.map_or((0, 0), |run| (run.number, run.last));
+    let sql = "SELECT run, last FROM search_run WHERE sbx = ?1 ORDER BY run DESC LIMIT 1";
+    let last = connection.prepare_cached(sql)?.query_row([sbx], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+    let (number, last) = last.unwrap_or((0, 0));
     let sql = "SELECT exec FROM message WHERE sbx = ?1 AND exec > ?2 ORDER BY exec, ord LIMIT 1 OFFSET ?3";
     let mut query = connection.prepare_cached(sql)?;
     let end = query.query_row((sbx, last, RUN - 1), |row| row.get(0)).optional()?;
@@ -132,7 +133,7 @@ pub(super) fn entries(connection: &Connection, sbx: i64, run: Run) -> Result<Vec
         let (user_id, address) = (row.get_ref(1)?.as_str(), row.get_ref(2)?.as_str_or_null());
         let (user_id, address) = (user_id.map_err(of_column)?, address.map_err(of_column)?);
         entries.push((hash(user_id), exec));
-        entries.extend(address.filter(|address| *address != user_id).map(|address| (hash(address), exec)));
+        entries.extend(address.map(|address| (hash(address), exec)));
     }
     entries.sort_unstable();
     entries.dedup();
