@@ -228,9 +228,18 @@ impl Client {
 
     /// Whether the sandbox's webhook is held.
     pub async fn is_held(&self, sandbox: usize) -> bool {
-        let Some(store) = self.world.truth() else { return false };
-        let webhook = store.webhook_of(self.tenant(sandbox).sandbox).await;
-        matches!(webhook, Ok(Some(webhook)) if webhook.is_held())
+        self.webhook(sandbox).await.is_some_and(|webhook| webhook.is_held())
+    }
+
+    /// Whether the endpoint of the sandbox's webhook has said that it is gone.
+    pub async fn is_gone(&self, sandbox: usize) -> bool {
+        self.webhook(sandbox).await.is_some_and(|webhook| webhook.control.gone_at.is_some())
+    }
+
+    /// The sandbox's webhook as the store has it.
+    async fn webhook(&self, sandbox: usize) -> Option<Webhook> {
+        let store = self.world.truth()?;
+        store.webhook_of(self.tenant(sandbox).sandbox).await.ok()?
     }
 
     async fn delete(&self, process: &Process, sandbox: usize) -> bool {

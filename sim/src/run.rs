@@ -223,10 +223,20 @@ impl Run {
         }
     }
 
+    /// Resumes what an endpoint ended by a 410 that was under way when all became calm: it is recorded a little later.
+    async fn resume_what_is_gone(&self) {
+        for (sandbox, plan) in self.world.plan.sandboxes.iter().enumerate() {
+            if !plan.stays_paused && self.client.is_gone(sandbox).await {
+                self.client.insist(usize::MAX, Action::Resume(sandbox)).await;
+            }
+        }
+    }
+
     async fn wait_for_the_rest(&self, store: &dyn Store) {
         let mut left: Vec<_> = self.world.ledger(|ledger| ledger.executions.keys().copied().collect());
         let deadline = tokio::time::Instant::now() + LONGEST_END;
         loop {
+            self.resume_what_is_gone().await;
             left = checks::unsettled(&self.world, store, left).await;
             let is_over = left.is_empty() && checks::replays_are_over(&self.world, store).await;
             if tokio::time::Instant::now() >= deadline || self.world.is_violated() {
