@@ -16,8 +16,9 @@ use store::lookup::{DeliveryView, EventView, ExecutionView, MessageView};
 pub async fn unsettled(world: &World, store: &dyn Store, among: Vec<ExecutionId>) -> Vec<ExecutionId> {
     let mut left = Vec::new();
     for id in among {
-        let Some((_, tenant)) = execution(world, id) else { continue };
-        let settled = store.execution(tenant.sandbox, id).await.is_ok_and(|view| is_settled(&view));
+        let Some((execution, tenant)) = execution(world, id) else { continue };
+        let may_be_held = world.plan.sandboxes[execution.sandbox].stays_paused;
+        let settled = store.execution(tenant.sandbox, id).await.is_ok_and(|view| is_settled(&view, may_be_held));
         if !settled {
             left.push(id);
         }
@@ -40,18 +41,18 @@ fn execution(world: &World, id: ExecutionId) -> Option<(Execution, &Tenant)> {
     Some((execution, tenant))
 }
 
-fn is_settled(view: &ExecutionView) -> bool {
+fn is_settled(view: &ExecutionView, may_be_held: bool) -> bool {
+    let has_ended = |delivery: &DeliveryView| match delivery.state {
+        DeliveryState::Held => may_be_held,
+        DeliveryState::Succeeded | DeliveryState::Exhausted | DeliveryState::Cancelled => true,
+        DeliveryState::Pending | DeliveryState::Failing => false,
+    };
     view.messages.iter().all(|message| {
         !message.state.awaits_sending()
             && message.next_try_at.is_none()
             && !message.events.is_empty()
             && message.events.iter().all(|event| event.delivery.as_ref().is_none_or(has_ended))
     })
-}
-
-fn has_ended(delivery: &DeliveryView) -> bool {
-    use DeliveryState::{Cancelled, Exhausted, Held, Succeeded};
-    matches!(delivery.state, Succeeded | Exhausted | Cancelled | Held)
 }
 
 /// Checks everything.
