@@ -120,11 +120,11 @@ impl Tenant {
         let event = until("the event to be delivered", rest).await;
         let nothing = json!({"filter": {"requestId": format!("none-{tag}")}});
         let replay = text(&admin.post("/v1/replays", &nothing).await.expect(201)["id"]);
-        let path = format!("/v1/replays/{replay}");
-        let ended = async || (admin.get(&path).await.expect(200)["state"] == "completed").then_some(());
-        until("the replay to end", ended).await;
+        let completed = async |path: String| (admin.get(&path).await.expect(200)["state"] == "completed").then_some(());
+        until("the replay to end", || completed(format!("/v1/replays/{replay}"))).await;
         let nobody = json!({"address": format!("nobody-{tag}@example.com")});
         let erasure = text(&admin.post("/v1/erasures", &nobody).await.expect(201)["id"]);
+        until("the erasure to end", || completed(format!("/v1/erasures/{erasure}"))).await;
         let sandboxes = admin.get("/v1/sandboxes").await.expect(200);
         let own = sandboxes["items"].as_array().unwrap().iter().find(|one| one["name"] == sandbox).unwrap();
         let ids = BTreeMap::from([
