@@ -4,6 +4,7 @@
 //! passes all on to `mail_sink.py`.
 
 use super::peer::{Peer, free_port};
+use crate::support::HANG;
 use crate::support::receiver::Authority;
 use serde_json::Value;
 use std::collections::HashSet;
@@ -12,11 +13,12 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
-/// The services of `master.cf`, none in a chroot: name, type, private, unprivileged, chroot, wake-up, limit, program.
+/// The services of `master.cf`, none in a chroot: name, type, private, unprivileged, chroot, wake-up, limit, program. The
+/// queue manager is woken each second: where the relay was stopped hard, whoever has queued a mail may not have called it.
 const SERVICES: &str = "
 pickup    unix  n - n 60 1 pickup
 cleanup   unix  n - n - 0 cleanup
-qmgr      unix  n - n 300 1 qmgr
+qmgr      unix  n - n 1 1 qmgr
 tlsmgr    unix  - - n 1000? 1 tlsmgr
 rewrite   unix  - - n - - trivial-rewrite
 bounce    unix  - - n - 0 bounce
@@ -71,7 +73,10 @@ impl MailSystem {
 
     /// The mails at the sink, once there are this many and none is left in the relay's queue.
     pub async fn mails(&self, count: usize) -> Vec<Value> {
-        self.sink.wait_for(count, is_mail).await;
+        if tokio::time::timeout(HANG / 2, self.sink.wait_for(count, is_mail)).await.is_err() {
+            let came = self.sink.told().into_iter().filter(is_mail).count();
+            panic!("{came} of {count} mails came; {}", self.postfix.state());
+        }
         self.postfix.wait_until_empty().await;
         self.sink.told().into_iter().filter(is_mail).collect()
     }
@@ -155,6 +160,15 @@ impl Postfix {
         let mut log = self.former.clone();
         log.extend(self.running.iter().flat_map(Peer::lines));
         log
+    }
+
+    /// What is in its queue, and the end of its log.
+    fn state(&self) -> String {
+        let mut find = std::process::Command::new("find");
+        let queue = find.arg(self.folder.path().join("queue")).args(["-type", "f", "-ls"]).output().unwrap();
+        let log = self.log();
+        let last = log[log.len().saturating_sub(60)..].join("\n");
+        format!("its queue:\n{}\nits log:\n{last}", String::from_utf8_lossy(&queue.stdout))
     }
 
     async fn wait_until_empty(&self) {
