@@ -33,7 +33,7 @@ impl World {
     }
 
     /// Steps until it is over.
-    async fn erase_wholly(&self, address: &str) -> Erasure {
+    pub async fn erase_wholly(&self, address: &str) -> Erasure {
         let id = self.erase(address).await;
         while self.store.erase_step(id, at(2_000)).await.unwrap().running {}
         let done = self.store.erasure(ACME, id).await.unwrap();

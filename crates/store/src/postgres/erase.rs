@@ -4,7 +4,7 @@ use super::admin::{By, audit, organization, page};
 use super::facts::Facts;
 use super::find::events_from;
 use super::rows::{message_columns, message_key, moment, read_message, rows_of};
-use super::search;
+use super::search::{self, Had};
 use super::session::{Done, Session, col};
 use crate::StoreError;
 use crate::envelope::MasterKey;
@@ -207,7 +207,7 @@ async fn erase(session: &Session, sbx: i64, hits: &[MessageKey]) -> Done<Erased>
     erased.attempts = session.execute(DELETE_ATTEMPTS, &[&sbx, &sequences]).await?;
     erased.feedback_events = session.execute(DELETE_EVENTS, &[&sbx, &sequences]).await?;
     erased.messages = session.execute(DELETE_MESSAGES, &[&sbx, &execs, &ords]).await?;
-    search::forget(session, sbx, &texts).await?;
+    search::forget(session, sbx, &texts, Had::Others).await?;
     erased.executions = session.execute(DELETE_EXECUTIONS, &[&sbx, &execs]).await?;
     Ok(erased)
 }

@@ -470,11 +470,10 @@ impl Finder<'_> {
             window.places = Some(self.places_of(&conditions, &of).await?);
         } else if let Some(recipient) = &filter.recipient {
             // One with very many of them is found among the events as well.
-            let places = search::places(self.session, sbx, recipient, 0..i64::MAX, WINDOW_OF_A_PAGE).await?;
-            if places.end.is_none() {
+            if let Some(executions) = search::all_places(self.session, sbx, recipient, WINDOW_OF_A_PAGE).await? {
                 let mut conditions = Conditions::new(sbx, "m.sbx");
                 conditions.and_text(TO_RECIPIENT, Some(recipient.clone()));
-                conditions.plain(&format!("m.exec = ANY({})", listed(&places.executions)));
+                conditions.plain(&format!("m.exec = ANY({})", listed(&executions)));
                 let of = format!("message m WHERE {}", conditions.sql);
                 window.places = Some(self.places_of(&conditions, &of).await?);
             }

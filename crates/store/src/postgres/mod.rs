@@ -59,7 +59,7 @@ use crate::lookup::{
 };
 use crate::shared::change::{each_done, recorded_at};
 use crate::shared::retaining::again;
-use crate::shared::searching::{Next, RUN};
+use crate::shared::searching::{self, Fresh, Indexed, Next, RUN, Run};
 use crate::work::{
     AcceptError, Accepted, Due, DueDeliveries, DueMessages, EraseStepped, Finish, Finished, Kept, Lease, LiveVersion,
     NewErasure, NewExecution, Record, Recorded, ReplayStep, ReplayStepped, RetainStep, Retained, RunningReplay,
@@ -208,23 +208,26 @@ impl PostgresStore {
         lanes.as_ref().map(pick).ok_or_else(|| unavailable("the store is closed"))
     }
 
-    /// Makes the next run of a sandbox's index, if there are messages enough; `fresh`: so many are said to have come.
-    async fn index_sandbox(&self, sbx: i64, fresh: usize, now: Timestamp) -> Result<bool> {
-        let run = match lookup!(self.readers, |session| search::next_run(session, sbx, now))? {
-            Next::Run(run) => run,
-            Next::NotYet => return Ok(false),
-            Next::TooFew => {
-                self.search.fresh.take(sbx, fresh);
-                return Ok(false);
-            }
-        };
-        unit!(self.writers, |session| search::announce(session, sbx, run))?;
-        unit!(self.writers, |session| search::enter(session, sbx, run))?;
-        Ok(true)
-    }
-
     async fn record_units(&self, units: Vec<record::Unit>) -> Result<Vec<Result<record::Answer>>> {
         self.lane(|lanes| lanes.record.clone())?.each(units).await
+    }
+}
+
+impl Indexed for PostgresStore {
+    fn fresh(&self) -> &Fresh {
+        &self.search.fresh
+    }
+
+    async fn next_run(&self, sbx: i64, now: Timestamp) -> Result<Next> {
+        lookup!(self.readers, |session| search::next_run(session, sbx, now))
+    }
+
+    async fn make_run(&self, sbx: i64, run: Run) -> Result<bool> {
+        if !lookup!(self.writers, |session| search::announce(session, sbx, run))? {
+            return Ok(false);
+        }
+        unit!(self.writers, |session| search::enter(session, sbx, run))?;
+        Ok(true)
     }
 }
 
@@ -568,12 +571,7 @@ impl Store for PostgresStore {
         if self.search.is_new() {
             self.search.begin(lookup!(self.readers, |session| search::sandboxes(session))?);
         }
-        for (sbx, fresh) in self.search.fresh.due() {
-            if self.index_sandbox(sbx, fresh, now).await? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        searching::step(self, now).await
     }
 
     async fn begin_index_anew(&self, sandbox: SandboxId) -> Result<()> {

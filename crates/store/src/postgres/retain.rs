@@ -3,7 +3,7 @@
 
 use super::facts::Facts;
 use super::rows::{corrupt, delivery, json, message_key, rows_of};
-use super::search;
+use super::search::{self, Had};
 use super::session::{Done, Session, col};
 use crate::StoreError;
 use crate::shared::change::sequence_at;
@@ -175,7 +175,7 @@ const DELETE_EVENTS: &str = "DELETE FROM event v USING unnest($2::bigint[]) AS n
      WHERE v.sbx = $1 AND v.seq = n.seq AND v.delivery + 0 NOT IN (1, 2)";
 
 const DELETE_MESSAGES: &str = "DELETE FROM message m USING unnest($2::bigint[]) AS n (exec) \
-     WHERE m.sbx = $1 AND m.exec = n.exec";
+     WHERE m.sbx = $1 AND m.exec = n.exec RETURNING m.exec, m.user_id, m.address";
 
 const DELETE_EXECUTIONS: &str = "DELETE FROM execution e USING unnest($2::bigint[]) AS n (exec) \
      WHERE e.sbx = $1 AND e.exec = n.exec";
@@ -190,6 +190,7 @@ async fn delete_executions(session: &Session, sbx: i64, gone: &[Vec<Old>]) -> Do
         execs.push(old.key.execution.number());
         ords.push(i16::from(old.key.ordinal));
     }
+    search::hold_runs(session, sbx).await?;
     let locked = session.query(LOCK_MESSAGES, &[&sbx, &execs, &ords]).await?;
     for row in &locked {
         let as_seen = messages.get(&message_key(row, 0)?).is_some_and(|old| col(row, 3).ok() == Some(old.last_event));
@@ -206,7 +207,13 @@ async fn delete_executions(session: &Session, sbx: i64, gone: &[Vec<Old>]) -> Do
     }
     let attempts = session.execute(DELETE_ATTEMPTS, &[&sbx, &sequences]).await?;
     execs.dedup();
-    session.execute(DELETE_MESSAGES, &[&sbx, &execs]).await?;
+    let mut texts = Vec::with_capacity(2 * locked.len());
+    for row in session.query(DELETE_MESSAGES, &[&sbx, &execs]).await? {
+        let (exec, address): (i64, Option<String>) = (col(&row, 0)?, col(&row, 2)?);
+        texts.push((exec, col(&row, 1)?));
+        texts.extend(address.map(|address| (exec, address)));
+    }
+    search::forget(session, sbx, &texts, Had::No).await?;
     session.execute(DELETE_EXECUTIONS, &[&sbx, &execs]).await?;
     Ok(attempts)
 }

@@ -5,16 +5,18 @@
 //! under the other either a run is made or messages are erased.
 
 use super::rows::rows_of;
-use super::session::{Done, Session, col};
-use crate::shared::searching::{Fresh, LATE, MOST, Next, Places, RUN, Run};
+use super::session::{Done, Fault, Session, col};
+use crate::shared::searching::{Fresh, LATE, MOST, Next, Places, RUN, Run, WINDOWS};
 use model::clock::Timestamp;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio_postgres::Row;
+use tokio_postgres::error::SqlState;
 
-/// The runs that are asked in the first statement of a search; in each one after it are twice as many.
+/// The runs that are asked in the first statement of a search; in each one after it are twice as many, up to a number.
 const RUNS_AT_FIRST: usize = 8;
+const RUNS_AT_ONCE: usize = 64;
 
 /// What this node has accepted since the last run of each sandbox. What other nodes accept they count: a run may come
 /// later by as much.
@@ -88,21 +90,32 @@ async fn last_run(session: &Session, sbx: i64) -> Done<(i32, i64)> {
 pub(super) async fn next_run(session: &Session, sbx: i64, now: Timestamp) -> Done<Next> {
     let (number, last) = last_run(session, sbx).await?;
     let sql = "SELECT exec FROM message WHERE sbx = $1 AND exec > $2 ORDER BY exec, ord LIMIT 1 OFFSET $3";
-    let end = session.query_opt(sql, &[&sbx, &last, &rows_of(RUN - 1)]).await?;
-    let end = end.as_ref().map(|row| col(row, 0)).transpose()?;
-    Ok(Next::after(number, last, end, now))
+    if let Some(row) = session.query_opt(sql, &[&sbx, &last, &rows_of(RUN - 1)]).await? {
+        return Ok(Next::after(number, last, col(&row, 0)?, now));
+    }
+    let left = session.query_opt("SELECT count(*) FROM message WHERE sbx = $1 AND exec > $2", &[&sbx, &last]).await?;
+    let left = left.as_ref().map_or(Ok(0), |row| col::<i64>(row, 0))?;
+    Ok(Next::TooFew(usize::try_from(left).unwrap_or(0)))
 }
 
-const ALONE: &str = "SELECT pg_advisory_xact_lock(7, $1::bigint::int)";
-const ANNOUNCE: &str = "INSERT INTO search_index AS s (sbx, announced) VALUES ($1, $2) \
-     ON CONFLICT (sbx) DO UPDATE SET announced = greatest(s.announced, excluded.announced)";
-
-/// From now on whoever accepts something among these enters it himself.
-pub(super) async fn announce(session: &Session, sbx: i64, run: Run) -> Done<()> {
-    session.query(ALONE, &[&sbx]).await?;
-    session.execute(ANNOUNCE, &[&sbx, &run.last]).await?;
-    Ok(())
+/// From now on whoever accepts something among these enters it himself. False: others are at it for longer than whoever
+/// comes after them is to wait. One message to the database, thus one transaction: nobody waits for our next word.
+pub(super) async fn announce(session: &Session, sbx: i64, run: Run) -> Done<bool> {
+    let announcing = session
+        .run(&format!(
+            "SELECT set_config('lock_timeout', '200ms', true); SELECT pg_advisory_xact_lock(7, {sbx}::int); \
+             INSERT INTO search_index AS s (sbx, announced) VALUES ({sbx}, {}) \
+             ON CONFLICT (sbx) DO UPDATE SET announced = greatest(s.announced, excluded.announced)",
+            run.last
+        ))
+        .await;
+    match announcing {
+        Err(Fault::Db(error)) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => Ok(false),
+        announced => announced.map(|()| true),
+    }
 }
+
+const IS_ANNOUNCED: &str = "SELECT 1 FROM search_index WHERE sbx = $1 AND announced >= $2";
 
 const ENTER: &str = "INSERT INTO search_entry (sbx, run, hash, exec) SELECT DISTINCT $1::bigint, $2::int, \
      hashtextextended(t.text, 0) AS hash, m.exec FROM message m \
@@ -110,15 +123,18 @@ const ENTER: &str = "INSERT INTO search_entry (sbx, run, hash, exec) SELECT DIST
      WHERE m.sbx = $1 AND m.exec BETWEEN $3 AND $4 AND t.text IS NOT NULL ORDER BY 3, 4";
 const COMPLETE: &str = "INSERT INTO search_run (sbx, run, first, last) VALUES ($1, $2, $3, $4)";
 
-/// Makes a run, unless another node was quicker.
+/// Makes a run, unless another node was quicker, or the index has begun anew.
 pub(super) async fn enter(session: &Session, sbx: i64, run: Run) -> Done<()> {
     hold_runs(session, sbx).await?;
-    if last_run(session, sbx).await?.1 + 1 == run.first {
+    let is_announced = session.query_opt(IS_ANNOUNCED, &[&sbx, &run.last]).await?.is_some();
+    if is_announced && last_run(session, sbx).await?.1 + 1 == run.first {
         session.execute(ENTER, &[&sbx, &run.number, &run.first, &run.last]).await?;
         session.execute(COMPLETE, &[&sbx, &run.number, &run.first, &run.last]).await?;
     }
     Ok(())
 }
+
+const ALONE: &str = "SELECT pg_advisory_xact_lock(7, $1::bigint::int)";
 
 /// The index of a sandbox begins anew.
 pub(super) async fn begin_anew(session: &Session, sbx: i64) -> Done<()> {
@@ -140,38 +156,50 @@ pub(super) async fn hold_runs(session: &Session, sbx: i64) -> Done<()> {
     Ok(())
 }
 
-const FORGET: &str = "DELETE FROM search_entry n USING (SELECT w.exec, hashtextextended(w.text, 0) AS hash, r.run \
-     FROM unnest($2::bigint[], $3::text[]) AS w (exec, text) CROSS JOIN LATERAL \
-     (SELECT run FROM search_run r WHERE r.sbx = $1 AND r.first <= w.exec AND r.last >= w.exec UNION ALL SELECT 0) r \
-     WHERE NOT EXISTS (SELECT FROM message m WHERE m.sbx = $1 AND m.exec = w.exec \
-     AND (m.address = w.text OR m.user_id = w.text))) d \
-     WHERE n.sbx = $1 AND n.run = d.run AND n.hash = d.hash AND n.exec = d.exec";
+/// Deletes the entries of these executions' messages to these texts: those for which this holds.
+macro_rules! forget {
+    ($condition:literal) => {
+        concat!(
+            "DELETE FROM search_entry n USING (SELECT w.exec, hashtextextended(w.text, 0) AS hash, r.run \
+             FROM unnest($2::bigint[], $3::text[]) AS w (exec, text) CROSS JOIN LATERAL \
+             ((SELECT run FROM search_run r WHERE r.sbx = $1 AND r.last >= w.exec ORDER BY run LIMIT 1) \
+             UNION ALL SELECT 0) r WHERE ",
+            $condition,
+            ") d WHERE n.sbx = $1 AND n.run = d.run AND n.hash = d.hash AND n.exec = d.exec"
+        )
+    };
+}
 
-/// Messages of these executions to these addresses and user ids were deleted.
-pub(super) async fn forget(session: &Session, sbx: i64, of: &[(i64, String)]) -> Done<()> {
+const FORGET_SOME: &str = forget!(
+    "NOT EXISTS (SELECT FROM message m WHERE m.sbx = $1 AND m.exec = w.exec \
+     AND (m.address = w.text OR m.user_id = w.text))"
+);
+const FORGET_ALL: &str = forget!("true");
+
+/// The messages that these executions had to these addresses and user ids were deleted, or all that they had.
+pub(super) async fn forget(session: &Session, sbx: i64, of: &[(i64, String)], had: Had) -> Done<()> {
     let executions: Vec<i64> = of.iter().map(|one| one.0).collect();
     let texts: Vec<&str> = of.iter().map(|one| one.1.as_str()).collect();
-    session.execute(FORGET, &[&sbx, &executions, &texts]).await?;
+    let sql = match had {
+        Had::Others => FORGET_SOME,
+        Had::No => FORGET_ALL,
+    };
+    session.execute(sql, &[&sbx, &executions, &texts]).await?;
     Ok(())
 }
 
-const OLDEST_RUN: &str = "SELECT run, last FROM search_run WHERE sbx = $1 ORDER BY run LIMIT 1";
-const LEFT: &str = "SELECT 1 FROM message WHERE sbx = $1 AND exec <= $2 LIMIT 1";
-const TRIM: &str = "DELETE FROM search_entry WHERE sbx = $1 AND run = $2";
-/// Looked at in the same moment: a message that comes late after all brings its entry along.
-const TRIM_LATE: &str = "DELETE FROM search_entry n WHERE n.sbx = $1 AND n.run = 0 AND n.exec <= $2 \
-     AND NOT EXISTS (SELECT FROM message m WHERE m.sbx = n.sbx AND m.exec = n.exec)";
+/// Whether executions had messages that are still there.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Had {
+    Others,
+    No,
+}
 
-/// Deletes the oldest run once its messages are gone. A step of retention deletes fewer messages than a run has, so that
-/// no more than one run is left over at a time.
+/// Deletes the runs that are older than all messages: what was in them was forgotten with its messages.
 pub(super) async fn trim(session: &Session, sbx: i64) -> Done<()> {
-    let Some(oldest) = session.query_opt(OLDEST_RUN, &[&sbx]).await? else { return Ok(()) };
-    let (run, last): (i32, i64) = (col(&oldest, 0)?, col(&oldest, 1)?);
-    if session.query_opt(LEFT, &[&sbx, &last]).await?.is_none() {
-        session.execute(TRIM, &[&sbx, &run]).await?;
-        session.execute(TRIM_LATE, &[&sbx, &last]).await?;
-        session.execute("DELETE FROM search_run WHERE sbx = $1 AND run = $2", &[&sbx, &run]).await?;
-    }
+    let delete = "DELETE FROM search_run WHERE sbx = $1 AND last < \
+                  coalesce((SELECT exec FROM message WHERE sbx = $1 ORDER BY exec, ord LIMIT 1), $2)";
+    session.execute(delete, &[&sbx, &i64::MAX]).await?;
     Ok(())
 }
 
@@ -218,10 +246,30 @@ pub(super) async fn places(
                 break 'all;
             }
         }
-        (rest, count) = (later, count * 2);
+        (rest, count) = (later, (count * 2).min(RUNS_AT_ONCE));
     }
     let late = search.ask(vec![LATE]).await?;
     Ok(places.and_late(late.get(&LATE).map_or(&[], Vec::as_slice)))
+}
+
+/// All executions that have a message to a recipient; none: it would take long to find them all.
+pub(super) async fn all_places(
+    session: &Session,
+    sbx: i64,
+    recipient: &str,
+    window: usize,
+) -> Done<Option<BTreeSet<i64>>> {
+    let (mut all, mut end) = (BTreeSet::new(), i64::MAX);
+    for _ in 0..WINDOWS {
+        let places = places(session, sbx, recipient, 0..end, window).await?;
+        all.extend(places.executions);
+        match places.end {
+            None => return Ok(Some(all)),
+            Some(_) if all.len() >= MOST => return Ok(None),
+            Some(before) => end = before,
+        }
+    }
+    Ok(None)
 }
 
 impl Search<'_> {

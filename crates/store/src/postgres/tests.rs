@@ -4,6 +4,7 @@ use super::lane::Work as _;
 use super::throwaway::Database;
 use super::*;
 use crate::contract::fixtures::{START, all_shards, at, hard_bounce, page, plain, recipient};
+use crate::contract::search::LATER;
 use crate::contract::world::World;
 use crate::contract::{Bench, Setup};
 use crate::lookup::EventFilter;
@@ -569,4 +570,86 @@ async fn tls_is_spoken_as_the_url_says() {
     }
     let stranger = open_at(&url("?sslmode=require"), Setup::default()).await.unwrap_err().to_string();
     assert!(stranger.contains("certificate"), "{stranger}");
+}
+
+// ---- the index of recipients ----
+
+impl Throwaway {
+    /// Waits until somebody waits for an advisory lock of this number.
+    async fn until_wanted(&self, number: i32) {
+        let client = self.database().await.client().await;
+        let sql = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid::int = $1 AND NOT granted";
+        while client.query_one(sql, &[&number]).await.unwrap().get::<_, i64>(0) == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_accepts_for_long_holds_up_the_index_and_the_index_nobody() {
+    let bench = Throwaway::default();
+    let world = World::new(&bench).await;
+    world.crowd("one").await;
+    let mut client = bench.database().await.client().await;
+    let accepting = client.transaction().await.unwrap();
+    accepting.execute("SELECT pg_advisory_xact_lock_shared(7, sbx::int) FROM sandbox", &[]).await.unwrap();
+    let steps = async {
+        assert!(!world.store.index_step(at(LATER)).await.unwrap());
+        bench.count("search_run").await
+    };
+    let other = async {
+        bench.until_wanted(7).await;
+        world.message("beside").await
+    };
+    let (runs, message) = tokio::join!(steps, other);
+    assert_eq!(runs, 0);
+    accepting.commit().await.unwrap();
+    assert_eq!(world.index().await, 1);
+    assert_eq!(world.messages_to("u-jane").await, [message]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_erasure_waits_for_the_run_that_is_being_made() {
+    let bench = Throwaway::default();
+    let world = World::new(&bench).await;
+    let mut execution = world.execution("rare");
+    execution.recipients = vec![recipient("rare")];
+    world.accept(execution).await;
+    world.crowd("one").await;
+    let mut client = bench.database().await.client().await;
+    let run = client.transaction().await.unwrap();
+    run.execute("SELECT pg_advisory_xact_lock(8, sbx::int) FROM sandbox", &[]).await.unwrap();
+    let erased = world.erase_wholly("rare@example.com");
+    let entered = async {
+        bench.until_wanted(8).await;
+        // What the run has read before it writes.
+        let enter = "INSERT INTO search_entry SELECT sbx, 1, hashtextextended(t, 0), exec FROM message \
+                     CROSS JOIN LATERAL unnest(ARRAY[user_id, address]) AS t";
+        run.execute(enter, &[]).await.unwrap();
+        let complete = "INSERT INTO search_run SELECT sbx, 1, 1, max(exec) FROM message GROUP BY sbx";
+        run.execute(complete, &[]).await.unwrap();
+        run.commit().await.unwrap();
+    };
+    tokio::join!(erased, entered);
+    assert_eq!(bench.count("search_entry").await, 2 * bench.count("message").await);
+    assert!(world.messages_to("u-rare").await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_of_an_index_that_has_begun_anew_is_not_made() {
+    let bench = Throwaway::default();
+    let world = World::new(&bench).await;
+    world.crowd("one").await;
+    let store = bench.node(Setup::default()).await.unwrap();
+    let client = bench.database().await.client().await;
+    let sbx = client.query_one("SELECT sbx FROM message LIMIT 1", &[]).await.unwrap().get(0);
+    let Next::Run(run) = store.next_run(sbx, at(LATER)).await.unwrap() else { panic!("a run is due") };
+    let announced: Result<bool> =
+        async { lookup!(store.writers, |session| super::search::announce(session, sbx, run)) }.await;
+    assert!(announced.unwrap());
+    world.store.begin_index_anew(world.sandbox.id).await.unwrap();
+    let entered: Result<()> = async { unit!(store.writers, |session| super::search::enter(session, sbx, run)) }.await;
+    entered.unwrap();
+    assert_eq!((bench.count("search_run").await, bench.count("search_entry").await), (0, 0));
+    assert_eq!(world.index().await, 1);
 }

@@ -9,9 +9,10 @@
 //! itself in its own transaction, in run [`LATE`]. For that a run is announced before its messages are read.
 
 use crate::lookup::MessageFilter;
+use crate::{Result, StoreError};
 use model::clock::Timestamp;
 use model::ids::ExecutionId;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -23,9 +24,11 @@ pub const LATE: i32 = 0;
 const SETTLED_MS: i64 = 3_000;
 /// The executions that a part of the index tells at most.
 pub const MOST: usize = 200;
+/// The windows that whoever wants all executions of a recipient looks through at most.
+pub const WINDOWS: usize = 8;
 
 /// A run of a sandbox's messages: the executions from `first` to `last`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {
     pub number: i32,
     pub first: i64,
@@ -39,45 +42,90 @@ pub enum Next {
     Run(Run),
     /// Enough messages, not all of which have settled.
     NotYet,
-    /// Too few messages.
-    TooFew,
+    /// Too few messages: so many.
+    TooFew(usize),
 }
 
 impl Next {
-    /// After run `number`, which ends with execution `last`, come messages enough for another one up to execution `end`,
-    /// or not enough.
-    pub fn after(number: i32, last: i64, end: Option<i64>, now: Timestamp) -> Self {
-        match end {
-            Some(end) if end < settled(now) => Self::Run(Run { number: number + 1, first: last + 1, last: end }),
-            Some(_) => Self::NotYet,
-            None => Self::TooFew,
+    /// After run `number`, which ends with execution `last`, come messages enough for another one up to execution `end`.
+    pub fn after(number: i32, last: i64, end: i64, now: Timestamp) -> Self {
+        match end < settled(now) {
+            true => Self::Run(Run { number: number + 1, first: last + 1, last: end }),
+            false => Self::NotYet,
         }
     }
 }
 
 /// How many messages of each sandbox came since its last run, about.
 #[derive(Debug, Default)]
-pub struct Fresh(Mutex<HashMap<i64, usize>>);
+pub struct Fresh(Mutex<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    of: BTreeMap<i64, usize>,
+    /// The sandbox that was looked at last: the next one begins.
+    last: i64,
+}
 
 impl Fresh {
-    fn all(&self) -> MutexGuard<'_, HashMap<i64, usize>> {
+    fn counts(&self) -> MutexGuard<'_, Counts> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn add(&self, sbx: i64, messages: usize) {
-        *self.all().entry(sbx).or_default() += messages;
+        *self.counts().of.entry(sbx).or_default() += messages;
     }
 
-    /// Takes back what was added and is too few for a run.
-    pub fn take(&self, sbx: i64, messages: usize) {
-        if let Some(count) = self.all().get_mut(&sbx) {
-            *count = count.saturating_sub(messages);
+    /// Of what was counted, which was `counted`, only this much is there. What came meanwhile may count twice: then it is
+    /// looked at once more.
+    fn correct(&self, sbx: i64, counted: usize, left: usize) {
+        if let Some(count) = self.counts().of.get_mut(&sbx) {
+            *count = count.saturating_sub(counted).saturating_add(left);
         }
     }
 
-    /// The sandboxes that may have enough for a run, and how many each.
-    pub fn due(&self) -> Vec<(i64, usize)> {
-        self.all().iter().map(|(sbx, count)| (*sbx, *count)).filter(|(_, count)| *count >= RUN).collect()
+    /// The sandboxes that may have enough for a run, and how many each. They take turns at being first.
+    fn due(&self) -> Vec<(i64, usize)> {
+        let counts = self.counts();
+        let (before, after) = (counts.of.range(..=counts.last), counts.of.range(counts.last + 1..));
+        after.chain(before).map(|(sbx, count)| (*sbx, *count)).filter(|(_, count)| *count >= RUN).collect()
+    }
+}
+
+/// A store whose runs are made.
+pub trait Indexed {
+    fn fresh(&self) -> &Fresh;
+    /// What comes after the last run of a sandbox.
+    async fn next_run(&self, sbx: i64, now: Timestamp) -> Result<Next>;
+    /// Makes a run; false: not now, somebody is in the way.
+    async fn make_run(&self, sbx: i64, run: Run) -> Result<bool>;
+}
+
+/// Makes a run of the next sandbox that has messages enough; true: it has. What goes wrong with one sandbox is none of
+/// the others' trouble.
+pub async fn step(store: &impl Indexed, now: Timestamp) -> Result<bool> {
+    for (sbx, counted) in store.fresh().due() {
+        store.fresh().counts().last = sbx;
+        match index(store, sbx, counted, now).await {
+            Ok(false) => {}
+            Err(error) if !matches!(error, StoreError::Unavailable(_)) => {
+                tracing::warn!(%error, sandbox = sbx, "the index of a sandbox's recipients cannot be made");
+            }
+            ended => return ended,
+        }
+    }
+    Ok(false)
+}
+
+async fn index(store: &impl Indexed, sbx: i64, counted: usize, now: Timestamp) -> Result<bool> {
+    match store.next_run(sbx, now).await? {
+        // There may be others after it: nothing is taken off the count before there are too few.
+        Next::Run(run) => store.make_run(sbx, run).await,
+        Next::NotYet => Ok(false),
+        Next::TooFew(left) => {
+            store.fresh().correct(sbx, counted, left);
+            Ok(false)
+        }
     }
 }
 
@@ -144,6 +192,51 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// Of its sandboxes 1 is broken, 2 has no end of messages, 3 enough for one run, 4 one too few.
+    #[derive(Default)]
+    struct Fake {
+        fresh: Fresh,
+        made: Mutex<Vec<i64>>,
+    }
+
+    impl Indexed for Fake {
+        fn fresh(&self) -> &Fresh {
+            &self.fresh
+        }
+
+        async fn next_run(&self, sbx: i64, _: Timestamp) -> Result<Next> {
+            let is_made = self.made.lock().unwrap().contains(&sbx);
+            match sbx {
+                1 => Err(StoreError::Corrupt("the index".to_owned())),
+                3 if is_made => Ok(Next::TooFew(0)),
+                4 => Ok(Next::TooFew(RUN - 1)),
+                _ => Ok(Next::Run(Run { number: 1, first: 1, last: 2 })),
+            }
+        }
+
+        async fn make_run(&self, sbx: i64, _: Run) -> Result<bool> {
+            self.made.lock().unwrap().push(sbx);
+            Ok(true)
+        }
+    }
+
+    #[tokio::test]
+    async fn sandboxes_take_turns_and_what_is_left_counts() {
+        let store = Fake::default();
+        for sbx in 1..=4 {
+            store.fresh.add(sbx, 3 * RUN);
+        }
+        for _ in 0..5 {
+            assert!(step(&store, Timestamp(0)).await.unwrap());
+        }
+        assert_eq!(*store.made.lock().unwrap(), [2, 3, 2, 2, 2]);
+        let due = |store: &Fake| store.fresh.due().into_iter().map(|(sbx, _)| sbx).collect::<BTreeSet<_>>();
+        assert_eq!(due(&store), [1, 2].into());
+        store.fresh.add(3, RUN - 1);
+        store.fresh.add(4, 1);
+        assert_eq!(due(&store), [1, 2, 4].into(), "one more makes enough");
+    }
+
     /// What a part of an index tells.
     fn told(part: &BTreeSet<i64>) -> Vec<i64> {
         part.iter().rev().take(MOST + 1).copied().collect()
@@ -152,14 +245,22 @@ mod tests {
     proptest! {
         #[test]
         fn pages_of_places_tell_all_and_nothing_twice(
-            executions in proptest::collection::btree_set(0_i64..2_000, 0..900),
+            executions in proptest::collection::btree_set(0_i64..2_500, 0..1_100),
             late in proptest::collection::btree_set(0_i64..2_000, 0..400),
+            window in 50_i64..600,
         ) {
             let runs = (0..10).map(|n| Run { number: n + 1, first: i64::from(n) * 200, last: i64::from(n) * 200 + 199 });
             let (mut before, mut all) = (i64::MAX, Vec::new());
             loop {
                 let mut places = Places::default();
-                for run in runs.clone().rev().filter(|run| run.first < before) {
+                // From 2,000 on they are in no run, and are looked through by windows.
+                let end = before.min(2_500);
+                let first = 2_000.max(end - window);
+                let wants_runs = end <= 2_000 || {
+                    let part = executions.range(first..end).copied().collect();
+                    places.add_unindexed(first, &told(&part), first == 2_000)
+                };
+                for run in runs.clone().rev().filter(|run| wants_runs && run.first < before) {
                     let part = executions.range(run.first..=run.last.min(before - 1)).copied().collect();
                     if !places.add(run, &told(&part)) {
                         break;

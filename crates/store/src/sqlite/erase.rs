@@ -195,7 +195,7 @@ fn erase_message(tx: &mut Tx<'_>, sbx: i64, key: MessageKey) -> Result<Erased> {
     let (exec, ord) = (key.execution.number(), key.ordinal);
     let delete = "DELETE FROM message WHERE sbx = ?1 AND exec = ?2 AND ord = ?3";
     erased.messages += u64::from(connection.prepare_cached(delete)?.execute((sbx, exec, ord))? == 1);
-    forget(tx, sbx, exec, &message.recipient)?;
+    forget(tx, sbx, exec, message.recipient.texts())?;
     let delete = "DELETE FROM execution WHERE sbx = ?1 AND exec = ?2 \
                   AND NOT EXISTS (SELECT 1 FROM message WHERE sbx = ?1 AND exec = ?2)";
     erased.executions += u64::from(connection.prepare_cached(delete)?.execute((sbx, exec))? == 1);

@@ -373,11 +373,10 @@ impl Finder<'_> {
             window.places = Some(self.places_of(&conditions, &of)?);
         } else if let Some(recipient) = &filter.recipient {
             // One with very many of them is found among the events as well.
-            let places = search::places(self.connection, sbx, recipient, 0..i64::MAX, WINDOW_OF_A_PAGE)?;
-            if places.end.is_none() {
+            if let Some(executions) = search::all_places(self.connection, sbx, recipient, WINDOW_OF_A_PAGE)? {
                 let mut conditions = Conditions::new(sbx, "m.sbx");
                 conditions.and(TO_RECIPIENT, recipient.clone());
-                conditions.plain(&format!("m.exec IN ({})", listed(&places.executions)));
+                conditions.plain(&format!("m.exec IN ({})", listed(&executions)));
                 let of = format!("message m WHERE {}", conditions.sql);
                 window.places = Some(self.places_of(&conditions, &of)?);
             }

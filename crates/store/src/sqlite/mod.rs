@@ -31,7 +31,7 @@ use crate::lookup::{
 };
 use crate::shared::change::{each_done, recorded_at};
 use crate::shared::retaining::again;
-use crate::shared::searching::Next;
+use crate::shared::searching::{self, Fresh, Indexed, Next, Run};
 use crate::work::{
     AcceptError, Accepted, Due, DueDeliveries, DueMessages, EraseStepped, Finish, Finished, Kept, Lease, LiveVersion,
     NewErasure, NewExecution, Record, Recorded, ReplayStep, ReplayStepped, RetainStep, Retained, RunningReplay,
@@ -246,16 +246,25 @@ impl SqliteStore {
         Err(unavailable("what was erased comes up again in the file"))
     }
 
-    /// Makes the next run of a sandbox's index, if there are messages enough; `fresh`: so many are said to have come.
-    async fn index_sandbox(&self, sbx: i64, fresh: usize, now: Timestamp) -> Result<bool> {
-        let run = match self.read(move |connection| search::next_run(connection, sbx, now)).await? {
-            Next::Run(run) => run,
-            Next::NotYet => return Ok(false),
-            Next::TooFew => {
-                self.search.fresh.take(sbx, fresh);
-                return Ok(false);
-            }
-        };
+    async fn find<T: Send + 'static>(
+        &self,
+        lookup: impl FnOnce(Finder<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let facts = Arc::clone(&self.facts);
+        self.readers.read(move |connection| lookup(Finder { connection, facts: &facts })).await
+    }
+}
+
+impl Indexed for SqliteStore {
+    fn fresh(&self) -> &Fresh {
+        &self.search.fresh
+    }
+
+    async fn next_run(&self, sbx: i64, now: Timestamp) -> Result<Next> {
+        self.read(move |connection| search::next_run(connection, sbx, now)).await
+    }
+
+    async fn make_run(&self, sbx: i64, run: Run) -> Result<bool> {
         self.write(move |tx| search::announce(tx, sbx, run)).await?;
         let entries = self.read(move |connection| search::entries(connection, sbx, run)).await?;
         for some in entries.chunks(search::ENTRIES_AT_A_TIME) {
@@ -264,14 +273,6 @@ impl SqliteStore {
         }
         self.write(move |tx| search::complete(tx, sbx, run)).await?;
         Ok(true)
-    }
-
-    async fn find<T: Send + 'static>(
-        &self,
-        lookup: impl FnOnce(Finder<'_>) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        let facts = Arc::clone(&self.facts);
-        self.readers.read(move |connection| lookup(Finder { connection, facts: &facts })).await
     }
 }
 
@@ -667,12 +668,7 @@ impl Store for SqliteStore {
     }
 
     async fn index_step(&self, now: Timestamp) -> Result<bool> {
-        for (sbx, fresh) in self.search.fresh.due() {
-            if self.index_sandbox(sbx, fresh, now).await? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        searching::step(self, now).await
     }
 
     async fn begin_index_anew(&self, sandbox: SandboxId) -> Result<()> {

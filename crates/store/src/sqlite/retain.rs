@@ -127,7 +127,7 @@ pub(super) fn take(tx: &mut Tx<'_>, step: &RetainStep, found: Found) -> Result<R
         Found::Executions { gone, next } => {
             let mut attempts = 0;
             for execution in &gone {
-                attempts += delete_execution(tx.connection, sandbox.sbx, execution)?;
+                attempts += delete_execution(tx, sandbox.sbx, execution)?;
             }
             delete_replays(tx.connection, sandbox.sbx, step.before)?;
             search::trim(tx.connection, sandbox.sbx)?;
@@ -158,12 +158,14 @@ pub(super) fn take(tx: &mut Tx<'_>, step: &RetainStep, found: Found) -> Result<R
     }
 }
 
-fn delete_execution(connection: &Connection, sbx: i64, execution: &[Old]) -> Result<u64> {
-    let mut attempts = 0;
+fn delete_execution(tx: &Tx<'_>, sbx: i64, execution: &[Old]) -> Result<u64> {
+    let connection = tx.connection;
+    let (mut attempts, mut texts) = (0, Vec::with_capacity(2 * execution.len()));
     let mut event =
         connection.prepare_cached("DELETE FROM event WHERE sbx = ?1 AND seq = ?2 AND delivery NOT IN (1, 2)")?;
     let mut message = connection.prepare_cached(
-        "DELETE FROM message WHERE sbx = ?1 AND exec = ?2 AND ord = ?3 AND due_at IS NULL AND last_event IS ?4",
+        "DELETE FROM message WHERE sbx = ?1 AND exec = ?2 AND ord = ?3 AND due_at IS NULL AND last_event IS ?4 \
+         RETURNING user_id, address",
     )?;
     for old in execution {
         for (sequence, _) in &old.events {
@@ -172,13 +174,17 @@ fn delete_execution(connection: &Connection, sbx: i64, execution: &[Old]) -> Res
                 return Err(StoreError::Changed);
             }
         }
-        if message.execute((sbx, old.key.execution.number(), old.key.ordinal, old.last_event))? != 1 {
-            return Err(StoreError::Changed);
-        }
+        let key = (sbx, old.key.execution.number(), old.key.ordinal, old.last_event);
+        let deleted = message.query_row(key, |row| Ok((row.get::<_, String>(0)?, row.get::<_, Option<String>>(1)?)));
+        let (user_id, address) = deleted.optional()?.ok_or(StoreError::Changed)?;
+        texts.push(user_id);
+        texts.extend(address);
     }
     if let Some(old) = execution.first() {
+        let exec = old.key.execution.number();
+        search::forget(tx, sbx, exec, texts.iter().map(String::as_str))?;
         let mut delete = connection.prepare_cached("DELETE FROM execution WHERE sbx = ?1 AND exec = ?2")?;
-        delete.execute((sbx, old.key.execution.number()))?;
+        delete.execute((sbx, exec))?;
     }
     Ok(attempts)
 }

@@ -1,13 +1,12 @@
 //! The index of recipients: see [`crate::shared::searching`]. Entries are written in small commits between others'.
 
 use super::writer::Tx;
-use crate::shared::searching::{Fresh, LATE, MOST, Next, Places, RUN, Run};
+use crate::shared::searching::{Fresh, LATE, MOST, Next, Places, RUN, Run, WINDOWS};
 use crate::{Result, StoreError};
 use aws_lc_rs::digest::{SHA256, digest};
 use model::clock::Timestamp;
-use model::execution::Recipient;
 use rusqlite::{Connection, OptionalExtension, params};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
@@ -25,7 +24,9 @@ pub(super) struct Progress {
 struct Announced {
     /// Who accepts an execution with a number up to this one enters it himself. The writer alone changes it.
     until: i64,
-    /// A message that may have been read for the run under way was erased.
+    /// The run under way, or the last one that was.
+    run: Option<Run>,
+    /// A message that may have been read for it is gone.
     is_disturbed: bool,
 }
 
@@ -33,11 +34,15 @@ impl Progress {
     /// As a file tells it.
     pub fn of(connection: &Connection) -> Result<Self> {
         let progress = Self::default();
-        let sql = "SELECT s.sbx, coalesce((SELECT max(last) FROM search_run r WHERE r.sbx = s.sbx), 0) FROM sandbox s";
-        let mut query = connection.prepare(sql)?;
+        let mut query = connection.prepare(
+            "SELECT s.sbx, coalesce((SELECT max(last) FROM search_run r WHERE r.sbx = s.sbx), 0), \
+             coalesce((SELECT max(run) FROM search_run r WHERE r.sbx = s.sbx), 0) FROM sandbox s",
+        )?;
+        let mut broken_off = connection.prepare("DELETE FROM search_entry WHERE sbx = ?1 AND run > ?2")?;
         let mut rows = query.query([])?;
         while let Some(row) = rows.next()? {
             let (sbx, last) = (row.get(0)?, row.get(1)?);
+            broken_off.execute((sbx, row.get::<_, i32>(2)?))?;
             progress.with(sbx, |one| one.until = last);
             // Nobody counted what an earlier process left: each sandbox is looked at once.
             progress.fresh.add(sbx, RUN);
@@ -75,19 +80,26 @@ pub(super) fn note_accepted<'a>(
     Ok(())
 }
 
-/// A message was deleted: nothing in the index is to tell to whom it was.
-pub(super) fn forget(tx: &Tx<'_>, sbx: i64, exec: i64, recipient: &Recipient) -> Result<()> {
-    tx.state.search.with(sbx, |one| one.is_disturbed |= exec <= one.until);
+/// Messages of an execution were deleted: nothing in the index is to tell to which addresses and user ids.
+pub(super) fn forget<'a>(tx: &Tx<'_>, sbx: i64, exec: i64, texts: impl Iterator<Item = &'a str>) -> Result<()> {
+    let under_way = tx.state.search.with(sbx, |one| {
+        let run = one.run.filter(|run| (run.first..=run.last).contains(&exec));
+        one.is_disturbed |= run.is_some();
+        run.map(|run| run.number)
+    });
+    let made = "SELECT run FROM search_run WHERE sbx = ?1 AND last >= ?2 ORDER BY run LIMIT 1";
+    let made: Option<i32> = tx.connection.prepare_cached(made)?.query_row((sbx, exec), |row| row.get(0)).optional()?;
     let mut others = tx
         .connection
         .prepare_cached("SELECT 1 FROM message WHERE sbx = ?1 AND exec = ?2 AND (address = ?3 OR user_id = ?3)")?;
-    let mut delete = tx.connection.prepare_cached(
-        "DELETE FROM search_entry WHERE sbx = ?1 AND hash = ?2 AND exec = ?3 AND run IN \
-         (SELECT run FROM search_run WHERE sbx = ?1 AND first <= ?3 AND last >= ?3 UNION ALL SELECT ?4)",
-    )?;
-    for text in recipient.texts() {
+    let mut delete = tx
+        .connection
+        .prepare_cached("DELETE FROM search_entry WHERE sbx = ?1 AND run = ?2 AND hash = ?3 AND exec = ?4")?;
+    for text in texts {
         if !others.exists(params![sbx, exec, text])? {
-            delete.execute((sbx, hash(text), exec, LATE))?;
+            for run in [Some(LATE), made, under_way].into_iter().flatten() {
+                delete.execute((sbx, run, hash(text), exec))?;
+            }
         }
     }
     Ok(())
@@ -108,15 +120,17 @@ pub(super) fn next_run(connection: &Connection, sbx: i64, now: Timestamp) -> Res
     let (number, last) = last.unwrap_or((0, 0));
     let sql = "SELECT exec FROM message WHERE sbx = ?1 AND exec > ?2 ORDER BY exec, ord LIMIT 1 OFFSET ?3";
     let mut query = connection.prepare_cached(sql)?;
-    let end = query.query_row((sbx, last, RUN - 1), |row| row.get(0)).optional()?;
-    Ok(Next::after(number, last, end, now))
+    if let Some(end) = query.query_row((sbx, last, RUN - 1), |row| row.get(0)).optional()? {
+        return Ok(Next::after(number, last, end, now));
+    }
+    let mut left = connection.prepare_cached("SELECT count(*) FROM message WHERE sbx = ?1 AND exec > ?2")?;
+    Ok(Next::TooFew(left.query_row((sbx, last), |row| row.get(0))?))
 }
 
 /// From now on whoever accepts something among these enters it himself; what a run left that was broken off goes.
 pub(super) fn announce(tx: &Tx<'_>, sbx: i64, run: Run) -> Result<()> {
     tx.state.search.with(sbx, |one| {
-        one.until = one.until.max(run.last);
-        one.is_disturbed = false;
+        *one = Announced { until: one.until.max(run.last), run: Some(run), is_disturbed: false };
     });
     tx.connection.execute("DELETE FROM search_entry WHERE sbx = ?1 AND run = ?2", (sbx, run.number))?;
     Ok(())
@@ -152,32 +166,24 @@ pub(super) fn enter(tx: &Tx<'_>, sbx: i64, run: Run, entries: &[(i64, i64)]) -> 
     Ok(())
 }
 
-/// The run is whole; false: a message in it was erased meanwhile, and the run must be made anew.
-pub(super) fn complete(tx: &Tx<'_>, sbx: i64, run: Run) -> Result<bool> {
-    if tx.state.search.with(sbx, |one| one.is_disturbed) {
+/// The run is whole. Where a message in it was deleted meanwhile, it goes, and is made anew in the next step.
+pub(super) fn complete(tx: &Tx<'_>, sbx: i64, run: Run) -> Result<()> {
+    if tx.state.search.with(sbx, |one| one.is_disturbed || one.run != Some(run)) {
         tx.connection.execute("DELETE FROM search_entry WHERE sbx = ?1 AND run = ?2", (sbx, run.number))?;
-        return Ok(false);
+        return Ok(());
     }
     let insert = "INSERT INTO search_run (sbx, run, first, last) VALUES (?1, ?2, ?3, ?4)";
     tx.connection.execute(insert, (sbx, run.number, run.first, run.last))?;
-    Ok(true)
+    Ok(())
 }
 
-/// Deletes the oldest run once its messages are gone. A step of retention deletes fewer messages than a run has, so that
-/// no more than one run is left over at a time.
+/// Deletes the runs that are older than all messages: what was in them was forgotten with its messages.
 pub(super) fn trim(connection: &Connection, sbx: i64) -> Result<()> {
-    let oldest = "SELECT run, last FROM search_run WHERE sbx = ?1 ORDER BY run LIMIT 1";
-    let oldest: Option<(i32, i64)> =
-        connection.prepare_cached(oldest)?.query_row([sbx], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
-    let Some((run, last)) = oldest else { return Ok(()) };
-    let mut left = connection.prepare_cached("SELECT 1 FROM message WHERE sbx = ?1 AND exec <= ?2 LIMIT 1")?;
-    if !left.exists((sbx, last))? {
-        let sql = "DELETE FROM search_entry WHERE sbx = ?1 AND run = ?2 AND exec <= ?3";
-        let mut delete = connection.prepare_cached(sql)?;
-        delete.execute((sbx, run, last))?;
-        delete.execute((sbx, LATE, last))?;
-        connection.prepare_cached("DELETE FROM search_run WHERE sbx = ?1 AND run = ?2")?.execute((sbx, run))?;
-    }
+    let mut delete = connection.prepare_cached(
+        "DELETE FROM search_run WHERE sbx = ?1 AND last < \
+         coalesce((SELECT exec FROM message WHERE sbx = ?1 ORDER BY exec LIMIT 1), ?2)",
+    )?;
+    delete.execute((sbx, i64::MAX))?;
     Ok(())
 }
 
@@ -219,6 +225,26 @@ pub(super) fn places(
         }
     }
     Ok(places.and_late(&told(LATE)?))
+}
+
+/// All executions that have a message to a recipient; none: it would take long to find them all.
+pub(super) fn all_places(
+    connection: &Connection,
+    sbx: i64,
+    recipient: &str,
+    window: usize,
+) -> Result<Option<BTreeSet<i64>>> {
+    let (mut all, mut end) = (BTreeSet::new(), i64::MAX);
+    for _ in 0..WINDOWS {
+        let places = places(connection, sbx, recipient, 0..end, window)?;
+        all.extend(places.executions);
+        match places.end {
+            None => return Ok(Some(all)),
+            Some(_) if all.len() >= MOST => return Ok(None),
+            Some(before) => end = before,
+        }
+    }
+    Ok(None)
 }
 
 /// The same among messages that are in no run yet; whether the runs are wanted too.

@@ -1,7 +1,8 @@
 //! The contract on SQLite, and what is SQLite's own: files, locks, threads, commits that fail.
 
 use super::*;
-use crate::contract::fixtures::{ACME, START, at, is_not_found, page, plain};
+use crate::contract::fixtures::{ACME, START, at, is_not_found, page, plain, recipient};
+use crate::contract::search::LATER;
 use crate::contract::world::World;
 use crate::contract::{Bench, Setup, contains};
 use crate::work::{NewExecution, What};
@@ -434,4 +435,55 @@ async fn a_deletion_that_has_begun_ends_though_the_disk_is_full_for_a_while() {
     world.store.delete_webhook(edit, at(1), world.audit("feedback-webhook.delete")).await.unwrap();
     assert_eq!(world.state(&due).await, model::delivery::DeliveryState::Cancelled);
     world.add_webhook(json!({})).await;
+}
+
+// ---- runs of the index that are not made in one go ----
+
+impl Folder {
+    /// A store with messages enough for a run, one of them to rare@example.com; the first entries of the run are written.
+    async fn half_a_run(&self) -> (World, Arc<SqliteStore>, i64, Run, Vec<(i64, i64)>) {
+        let (world, store) = self.world().await;
+        let mut execution = world.execution("rare");
+        execution.recipients = vec![recipient("rare")];
+        world.accept(execution).await;
+        world.crowd("one").await;
+        let sbx = self.raw().query_row("SELECT sbx FROM message LIMIT 1", [], |row| row.get(0)).unwrap();
+        let Next::Run(run) = store.next_run(sbx, at(LATER)).await.unwrap() else { panic!("a run is due") };
+        store.write(move |tx| super::search::announce(tx, sbx, run)).await.unwrap();
+        let entries = store.read(move |connection| super::search::entries(connection, sbx, run)).await.unwrap();
+        let half = entries[..entries.len() / 2].to_vec();
+        store.write(move |tx| super::search::enter(tx, sbx, run, &half)).await.unwrap();
+        (world, store, sbx, run, entries)
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_is_erased_while_its_run_is_made_is_in_no_index() {
+    let folder = Folder::new();
+    let (world, store, sbx, run, entries) = folder.half_a_run().await;
+    world.erase_wholly("rare@example.com").await;
+    let of_rare = |text: &str| {
+        let count = "SELECT count(*) FROM search_entry WHERE hash = ?1";
+        folder.raw().query_row(count, [super::search::hash(text)], |row| row.get::<_, i64>(0)).unwrap()
+    };
+    assert_eq!(of_rare("u-rare") + of_rare("rare@example.com"), 0, "what was entered is gone at once");
+    let rest = entries[entries.len() / 2..].to_vec();
+    store.write(move |tx| super::search::enter(tx, sbx, run, &rest)).await.unwrap();
+    store.write(move |tx| super::search::complete(tx, sbx, run)).await.unwrap();
+    assert_eq!((folder.count("search_run").await, folder.count("search_entry").await), (0, 0));
+    assert_eq!(world.index().await, 1);
+    assert_eq!(folder.count("search_entry").await, entries.len() as u64 - 2);
+    assert_eq!(of_rare("u-rare") + of_rare("rare@example.com"), 0);
+}
+
+#[tokio::test]
+async fn a_run_that_a_process_has_broken_off_is_gone_with_the_next_start() {
+    let folder = Folder::new();
+    let (world, store, _, _, entries) = folder.half_a_run().await;
+    assert!(folder.count("search_entry").await > 0);
+    drop(store);
+    let world = world.reopen(&folder).await;
+    assert_eq!(folder.count("search_entry").await, 0);
+    assert_eq!(world.index().await, 1);
+    assert_eq!(folder.count("search_entry").await, entries.len() as u64);
 }
