@@ -6,6 +6,7 @@ use super::plan::{Pace, Recipients};
 use super::report::{Percentiles, Report, histogram, ratio};
 use super::server::{Sandbox, Server};
 use super::stage::{Stage, words};
+use super::watched::Postgres;
 use super::{Settings, progress};
 use serde::Serialize;
 use serde_json::Value;
@@ -60,6 +61,10 @@ impl Growth {
                 let limit = Duration::from_secs_f64(settings.size(60.0, 600.0, 3_600.0));
                 stage.server = stage.server.beside(words(&fill), limit).await?;
                 filled += size - present;
+            }
+            if let Some(url) = &self.postgres {
+                progress("letting the database come to rest (VACUUM, CHECKPOINT)");
+                Postgres::connect(url).await?.settle().await?;
             }
             progress(&format!("{size} events present"));
             let run = stage

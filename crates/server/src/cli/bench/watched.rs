@@ -134,6 +134,14 @@ impl Postgres {
         let cpu_micros = own.filter_map(family_micros).sum();
         Ok(PostgresAccount { cpu_micros, wal_bytes: row.get(0), rows_written: row.get(1), transactions: row.get(2) })
     }
+
+    /// Does what a filling in minutes has left it to do, and what in years is done along the way. For a superuser.
+    pub async fn settle(&self) -> Result<(), String> {
+        for statement in ["VACUUM (ANALYZE)", "CHECKPOINT"] {
+            self.client.batch_execute(statement).await.map_err(|error| format!("PostgreSQL: {statement}: {error}"))?;
+        }
+        Ok(())
+    }
 }
 
 fn parent_of(pid: u32) -> Option<u32> {
