@@ -8,8 +8,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// How long after a part the next one is made, in times of what it took: even a backlog leaves live traffic most of the
-/// store.
-const REST: u32 = 3;
+/// store, which itself takes pauses in making one.
+const REST: u32 = 1;
 /// And how long it is at most.
 const MOST_REST: Duration = Duration::from_secs(2);
 /// How long nothing is done where there was nothing to be done.

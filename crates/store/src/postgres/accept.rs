@@ -28,9 +28,12 @@ use uuid::Uuid;
 
 const LOCK: &str = "SELECT pg_advisory_xact_lock(k) FROM unnest($1::bigint[]) AS k";
 
+/// OFFSET and the sum keep the planner from reading all executions, by either key, where it believes that there are none:
+/// so it seems as long as a table was not looked at since it was empty.
 const FIND: &str = "SELECT w.i, e.exec, e.body, e.ver, e.created_at, e.k \
      FROM unnest($1::int[], $2::bigint[], $3::text[], $4::bigint[]) AS w (i, sbx, request_id, since) \
-     JOIN execution e ON e.sbx = w.sbx AND e.request_id = w.request_id AND e.exec >= w.since";
+     CROSS JOIN LATERAL (SELECT exec, body, ver, created_at, k FROM execution \
+     WHERE sbx = w.sbx AND request_id = w.request_id AND exec + 0 >= w.since OFFSET 0) e";
 
 const CAMPAIGNS: &str = "SELECT id, sbx, status, live FROM campaign WHERE id = ANY($1)";
 

@@ -11,12 +11,15 @@ use model::clock::Timestamp;
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::time::Instant;
 use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 
 /// The runs that are asked in the first statement of a search; in each one after it are twice as many, up to a number.
 const RUNS_AT_FIRST: usize = 8;
 const RUNS_AT_ONCE: usize = 64;
+/// The messages of a run that are entered by one statement.
+const MESSAGES_AT_A_TIME: usize = 1_000;
 
 /// What this node has accepted since the last run of each sandbox. What other nodes accept they count: a run may come
 /// later by as much.
@@ -128,10 +131,25 @@ pub(super) async fn enter(session: &Session, sbx: i64, run: Run) -> Done<()> {
     hold_runs(session, sbx).await?;
     let is_announced = session.query_opt(IS_ANNOUNCED, &[&sbx, &run.last]).await?.is_some();
     if is_announced && last_run(session, sbx).await?.1 + 1 == run.first {
-        session.execute(ENTER, &[&sbx, &run.number, &run.first, &run.last]).await?;
+        let mut rest = run;
+        while rest.first <= run.last {
+            let began = Instant::now();
+            rest.last = part_end(session, sbx, rest).await?;
+            session.execute(ENTER, &[&sbx, &run.number, &rest.first, &rest.last]).await?;
+            rest = Run { first: rest.last + 1, last: run.last, ..run };
+            // A processor that others want too is not taken for long; nobody but who erases waits for this transaction.
+            tokio::time::sleep(began.elapsed()).await;
+        }
         session.execute(COMPLETE, &[&sbx, &run.number, &run.first, &run.last]).await?;
     }
     Ok(())
+}
+
+/// Where the next part of a run ends that is entered at once.
+async fn part_end(session: &Session, sbx: i64, rest: Run) -> Done<i64> {
+    let sql = "SELECT exec FROM message WHERE sbx = $1 AND exec BETWEEN $2 AND $3 ORDER BY exec, ord LIMIT 1 OFFSET $4";
+    let row = session.query_opt(sql, &[&sbx, &rest.first, &rest.last, &rows_of(MESSAGES_AT_A_TIME - 1)]).await?;
+    row.as_ref().map_or(Ok(rest.last), |row| col(row, 0))
 }
 
 const ALONE: &str = "SELECT pg_advisory_xact_lock(7, $1::bigint::int)";

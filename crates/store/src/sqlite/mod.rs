@@ -59,6 +59,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::time::Instant;
 use writer::{Entrance, State, Tx, WeakEntrance, Writer};
 
 pub use writer::CommitSeam;
@@ -268,8 +269,10 @@ impl Indexed for SqliteStore {
         self.write(move |tx| search::announce(tx, sbx, run)).await?;
         let entries = self.read(move |connection| search::entries(connection, sbx, run)).await?;
         for some in entries.chunks(search::ENTRIES_AT_A_TIME) {
-            let some = some.to_vec();
+            let (some, began) = (some.to_vec(), Instant::now());
             self.write(move |tx| search::enter(tx, sbx, run, &some)).await?;
+            // The thread that writes is everybody's.
+            tokio::time::sleep(began.elapsed()).await;
         }
         self.write(move |tx| search::complete(tx, sbx, run)).await?;
         Ok(true)
