@@ -111,16 +111,19 @@ pub async fn a_rare_recipient_is_found_whatever_is_indexed(bench: &dyn Bench) {
     };
     let rare = |id| MessageKey { execution: id, ordinal: 1 };
     let first = rare(world.accept(to_rare(early)).await.id);
-    world.crowd("one").await;
-    world.crowd("two").await;
+    let mut crowd = world.crowd("one").await;
+    crowd.extend(world.crowd("two").await);
     let second = rare(world.accept(to_rare(world.execution("second"))).await.id);
-    let mut events = Vec::new();
-    for key in [second, first] {
-        events.extend(world.record(key, Verdict::Sent).await.due.iter().map(|due| due.sequence));
+    let mut events: Vec<i64> = Vec::new();
+    let sent = |key: &MessageKey| world.record_of(*key, START, plain(Verdict::Sent));
+    events.extend(world.record(first, Verdict::Sent).await.due.iter().map(|due| due.sequence));
+    for some in crowd.chunks(1_000) {
+        world.store.record(some.iter().map(sent).collect()).await.unwrap();
     }
+    events.extend(world.record(second, Verdict::Sent).await.due.iter().map(|due| due.sequence));
     events.reverse();
     world.expect_rare("rare", &[second, first], &events).await;
-    // On one page, though there are more messages than one window has.
+    // On one page, though there are more messages and events between than one window has.
     let listed = world.store.events(world.events_about("u-rare"), page(10)).await.unwrap();
     assert_eq!((listed.items.len(), listed.next), (2, None));
     assert!(!world.store.index_step(at(0)).await.unwrap(), "what has just been accepted may not be all there is");

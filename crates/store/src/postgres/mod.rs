@@ -96,7 +96,7 @@ use waiting::Waiting;
 /// The most lookups at a time.
 const READERS: u32 = 8;
 /// The most administrative changes at a time.
-const WRITERS: u32 = 3;
+const WRITERS: u32 = 4;
 /// How many numbers of nodes there are.
 const NODES: i64 = 1024;
 

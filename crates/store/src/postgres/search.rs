@@ -2,7 +2,7 @@
 //!
 //! Advisory locks of two numbers keep a sandbox's parties apart: under the one who accepts shares it, and who announces a
 //! run has it alone, so that whatever was accepted without knowing of the run is committed before its messages are read;
-//! under the other either a run is made or messages are erased.
+//! under the other either a run is made or messages are deleted, by an erasure or for their age.
 
 use super::rows::rows_of;
 use super::session::{Done, Fault, Session, col};
@@ -11,6 +11,7 @@ use model::clock::Timestamp;
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use tokio::time::Instant;
 use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
@@ -20,6 +21,8 @@ const RUNS_AT_FIRST: usize = 8;
 const RUNS_AT_ONCE: usize = 64;
 /// The messages of a run that are entered by one statement.
 const MESSAGES_AT_A_TIME: usize = 1_000;
+/// The pause after it.
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
 /// What this node has accepted since the last run of each sandbox. What other nodes accept they count: a run may come
 /// later by as much.
@@ -137,8 +140,9 @@ pub(super) async fn enter(session: &Session, sbx: i64, run: Run) -> Done<()> {
             rest.last = part_end(session, sbx, rest).await?;
             session.execute(ENTER, &[&sbx, &run.number, &rest.first, &rest.last]).await?;
             rest = Run { first: rest.last + 1, last: run.last, ..run };
-            // A processor that others want too is not taken for long; nobody but who erases waits for this transaction.
-            tokio::time::sleep(began.elapsed()).await;
+            // A processor that others want too is not taken for long. Whoever deletes waits for this transaction: where the
+            // database is slow the pauses are not as long.
+            tokio::time::sleep(began.elapsed().min(LONGEST_PAUSE)).await;
         }
         session.execute(COMPLETE, &[&sbx, &run.number, &run.first, &run.last]).await?;
     }

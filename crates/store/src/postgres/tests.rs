@@ -8,9 +8,9 @@ use crate::contract::search::LATER;
 use crate::contract::world::World;
 use crate::contract::{Bench, Setup};
 use crate::lookup::EventFilter;
-use crate::work::What;
+use crate::work::{RetainStep, RetainWhat, What};
 use model::delivery::{AttemptDecision, DeliveryState};
-use model::ids::SHARDS;
+use model::ids::{MessageKey, SHARDS};
 use model::outcome::{FailureCategory, Verdict};
 use serde_json::json;
 use tokio::sync::OnceCell;
@@ -579,9 +579,12 @@ impl Throwaway {
     async fn until_wanted(&self, number: i32) {
         let client = self.database().await.client().await;
         let sql = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid::int = $1 AND NOT granted";
-        while client.query_one(sql, &[&number]).await.unwrap().get::<_, i64>(0) == 0 {
-            tokio::task::yield_now().await;
-        }
+        let waiting = async {
+            while client.query_one(sql, &[&number]).await.unwrap().get::<_, i64>(0) == 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), waiting).await.expect("somebody waits for the lock");
     }
 }
 
@@ -610,16 +613,35 @@ async fn who_accepts_for_long_holds_up_the_index_and_the_index_nobody() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_erasure_waits_for_the_run_that_is_being_made() {
+    whoever_deletes_waits_for_a_run(async |world| {
+        world.erase_wholly("rare@example.com").await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retention_waits_for_the_run_that_is_being_made() {
+    whoever_deletes_waits_for_a_run(async |world| {
+        let (sandbox, what) = (world.sandbox.id, RetainWhat::Executions);
+        // The rare message alone is over.
+        let step = RetainStep { sandbox, what, before: at(LATER), after: 0, most: 2 };
+        assert_eq!(world.store.retain(step).await.unwrap().deleted.messages, 1);
+    })
+    .await;
+}
+
+/// `delete` deletes the message to rare@example.com while a run is made that has read it.
+async fn whoever_deletes_waits_for_a_run(delete: impl AsyncFnOnce(&World)) {
     let bench = Throwaway::default();
     let world = World::new(&bench).await;
     let mut execution = world.execution("rare");
     execution.recipients = vec![recipient("rare")];
-    world.accept(execution).await;
+    let key = MessageKey { execution: world.accept(execution).await.id, ordinal: 0 };
+    world.record(key, Verdict::Sent).await;
     world.crowd("one").await;
     let mut client = bench.database().await.client().await;
     let run = client.transaction().await.unwrap();
     run.execute("SELECT pg_advisory_xact_lock(8, sbx::int) FROM sandbox", &[]).await.unwrap();
-    let erased = world.erase_wholly("rare@example.com");
     let entered = async {
         bench.until_wanted(8).await;
         // What the run has read before it writes.
@@ -630,7 +652,7 @@ async fn an_erasure_waits_for_the_run_that_is_being_made() {
         run.execute(complete, &[]).await.unwrap();
         run.commit().await.unwrap();
     };
-    tokio::join!(erased, entered);
+    tokio::join!(delete(&world), entered);
     assert_eq!(bench.count("search_entry").await, 2 * bench.count("message").await);
     assert!(world.messages_to("u-rare").await.is_empty());
 }

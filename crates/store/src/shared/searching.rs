@@ -2,7 +2,7 @@
 //!
 //! Addresses come in no order, and an index of them beside the rows would write a page anywhere in it for each message.
 //! So it is made off the path, in runs: a few seconds after they were accepted, [`RUN`] messages of a sandbox are entered
-//! at once, in the order of their hashes, behind all that is there. A search asks each run; what came after the last run
+//! behind all that is there, by their hashes. A search asks each run; what came after the last run
 //! it looks through. A hash is not its text: whoever finds by it looks whether it is the right one.
 //!
 //! What is accepted with a number that a run has already gone past (a clock was set back, or a commit took long) enters
@@ -25,7 +25,7 @@ const SETTLED_MS: i64 = 3_000;
 /// The executions that a part of the index tells at most.
 pub const MOST: usize = 200;
 /// The windows that whoever wants all executions of a recipient looks through at most.
-pub const WINDOWS: usize = 8;
+pub const WINDOWS: usize = 4;
 
 /// A run of a sandbox's messages: the executions from `first` to `last`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,8 +76,8 @@ impl Fresh {
         *self.counts().of.entry(sbx).or_default() += messages;
     }
 
-    /// Of what was counted, which was `counted`, only this much is there. What came meanwhile may count twice: then it is
-    /// looked at once more.
+    /// Of what was counted, which was `counted`, only this much is there. What came meanwhile may count twice, or, where it
+    /// was counted before its commit, not at all: the run comes earlier or later by as much.
     fn correct(&self, sbx: i64, counted: usize, left: usize) {
         if let Some(count) = self.counts().of.get_mut(&sbx) {
             *count = count.saturating_sub(counted).saturating_add(left);
@@ -107,24 +107,27 @@ pub async fn step(store: &impl Indexed, now: Timestamp) -> Result<bool> {
     for (sbx, counted) in store.fresh().due() {
         store.fresh().counts().last = sbx;
         match index(store, sbx, counted, now).await {
-            Ok(false) => {}
+            Ok(None) => {}
             Err(error) if !matches!(error, StoreError::Unavailable(_)) => {
                 tracing::warn!(%error, sandbox = sbx, "the index of a sandbox's recipients cannot be made");
             }
-            ended => return ended,
+            // Where somebody was in the way, he may be in the others' too.
+            Ok(Some(is_made)) => return Ok(is_made),
+            Err(error) => return Err(error),
         }
     }
     Ok(false)
 }
 
-async fn index(store: &impl Indexed, sbx: i64, counted: usize, now: Timestamp) -> Result<bool> {
+/// Whether a run of a sandbox was made; none: there is none to be made.
+async fn index(store: &impl Indexed, sbx: i64, counted: usize, now: Timestamp) -> Result<Option<bool>> {
     match store.next_run(sbx, now).await? {
         // There may be others after it: nothing is taken off the count before there are too few.
-        Next::Run(run) => store.make_run(sbx, run).await,
-        Next::NotYet => Ok(false),
+        Next::Run(run) => store.make_run(sbx, run).await.map(Some),
+        Next::NotYet => Ok(None),
         Next::TooFew(left) => {
             store.fresh().correct(sbx, counted, left);
-            Ok(false)
+            Ok(None)
         }
     }
 }

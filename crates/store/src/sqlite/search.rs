@@ -132,7 +132,8 @@ pub(super) fn announce(tx: &Tx<'_>, sbx: i64, run: Run) -> Result<()> {
     tx.state.search.with(sbx, |one| {
         *one = Announced { until: one.until.max(run.last), run: Some(run), is_disturbed: false };
     });
-    tx.connection.execute("DELETE FROM search_entry WHERE sbx = ?1 AND run = ?2", (sbx, run.number))?;
+    // Numbers begin anew where no run is left.
+    tx.connection.execute("DELETE FROM search_entry WHERE sbx = ?1 AND run >= ?2", (sbx, run.number))?;
     Ok(())
 }
 
