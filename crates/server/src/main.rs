@@ -4,6 +4,7 @@ mod api;
 mod cli;
 mod clock;
 mod config;
+mod console;
 mod front;
 mod lifecycle;
 mod listener;

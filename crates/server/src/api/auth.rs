@@ -126,6 +126,15 @@ impl Caller {
         Self::live(found, now)
     }
 
+    /// The caller whose key has this id: somebody who is signed in at the console.
+    pub async fn of_id(api: &Api, id: ApiKeyId) -> Result<Self, Problem> {
+        match api.store.api_key(id).await {
+            Ok(key) => Self::live(Arc::new(key), api.clock.now()),
+            Err(StoreError::NotFound(_)) => Err(Problem::Unauthenticated("there is no such API key")),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     fn live(key: Arc<ApiKey>, now: Timestamp) -> Result<Self, Problem> {
         if key.is_live(now) {
             return Ok(Self { key });
@@ -134,6 +143,14 @@ impl Caller {
             Some(_) => "the API key was revoked",
             None => "the API key has expired",
         }))
+    }
+
+    /// Who makes this call: by its header, or known already, where the console makes it from within.
+    async fn of_parts(api: &Api, parts: &Parts) -> Result<Self, Problem> {
+        match parts.extensions.get::<Self>() {
+            Some(known) => Ok(known.clone()),
+            None => Self::of_headers(api, &parts.headers).await,
+        }
     }
 
     async fn of_headers(api: &Api, headers: &HeaderMap) -> Result<Self, Problem> {
@@ -312,7 +329,7 @@ impl<R: Right> FromRequestParts<Arc<Api>> for InOrganization<R> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Problem> {
-        let caller = Caller::of_headers(api, &parts.headers).await?;
+        let caller = Caller::of_parts(api, parts).await?;
         caller.check::<R>()?;
         Self::enter(caller, text(&parts.headers, ORGANIZATION_HEADER)?)
     }
@@ -322,7 +339,7 @@ impl<R: Right> FromRequestParts<Arc<Api>> for InSandbox<R> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Problem> {
-        let caller = Caller::of_headers(api, &parts.headers).await?;
+        let caller = Caller::of_parts(api, parts).await?;
         caller.check::<R>()?;
         let ims_org = required(&parts.headers, ORGANIZATION_HEADER)?;
         let organization = InOrganization::<R>::enter(caller, Some(ims_org))?;

@@ -6,6 +6,7 @@ use super::{ConfigArgs, Failure, Outcome, certificate, print_line};
 use crate::api::{self, Api, ApiSettings, Outside};
 use crate::clock::{SystemClock, SystemEntropy};
 use crate::config::Config;
+use crate::console::{self, Console};
 use crate::front::Front;
 use crate::lifecycle::Lifecycle;
 use crate::listener::{self, Bounds};
@@ -16,6 +17,7 @@ use model::clock::{Clock, Entropy};
 use model::delivery::{Attempt, AttemptDecision};
 use model::ids::{ExecutionIds, SandboxId};
 use model::outcome::FeedbackStatus;
+use model::tenancy::{ApiKey, DEFAULT_ORGANIZATION, Role};
 use model::webhook::Webhook;
 use outbound::channel::work::MakeSender;
 use outbound::channel::{Templates, sender_for};
@@ -26,6 +28,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use store::lookup::Page;
 use store::work::Deleted;
 use store::{Store, Use};
 use tokio::net::TcpListener;
@@ -67,6 +70,9 @@ impl Serve {
             None => print_line(&format!("the admin key of default@EsitoOrg, shown this once: {key}")),
         };
         let server = Server::start(&config, life, show).await?;
+        if let Some(link) = server.console_link().await? {
+            print_line(&format!("the console, signed in once and within 15 minutes: {link}"))?;
+        }
         print_line(&format!("listening on http://{}", server.address))?;
         server.life.stopping().await;
         server.stop(config.shutdown.drain).await;
@@ -82,6 +88,9 @@ pub struct Server {
     life: Lifecycle,
     store: Arc<dyn Store>,
     engine: Arc<Engine>,
+    console: Arc<Console>,
+    public_url: String,
+    clock: Arc<dyn Clock>,
 }
 
 impl Server {
@@ -116,10 +125,22 @@ impl Server {
         let store = opened.store.clone();
         let founder = Founder { store: store.clone(), clock: world.clock.clone(), entropy: world.entropy.clone() };
         founder.first_start(show).await?;
-        let (front, engine) = wire_up(config, address, life.clone(), opened, world).await?;
+        let clock = world.clock.clone();
+        let (front, engine, console) = wire_up(config, address, life.clone(), opened, world).await?;
         life.spawn(listener::serve(listener, None, front, Bounds::default(), life.clone()));
         tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "ready");
-        Ok(Self { address, life, store, engine })
+        let public_url = config.public_url(address);
+        Ok(Self { address, life, store, engine, console, public_url, clock })
+    }
+
+    /// A link that signs in at the console once, soon, as an administrator of the default organization; none: it has no key
+    /// that could.
+    pub async fn console_link(&self) -> Result<Option<String>, Failure> {
+        let now = self.clock.now();
+        let is_admin = |key: &ApiKey| key.role == Role::Admin && key.sandboxes.is_none() && key.is_live(now);
+        let keys = self.store.api_keys(DEFAULT_ORGANIZATION, Page { limit: 200, cursor: None }).await?;
+        let key = keys.items.into_iter().find(is_admin);
+        Ok(key.map(|key| format!("{}{}", self.public_url.trim_end_matches('/'), self.console.link(key.id))))
     }
 
     /// Takes no more, lets what was begun end within `limit`, and closes the store.
@@ -147,9 +168,9 @@ async fn wire_up(
     config: &Config,
     address: SocketAddr,
     life: Lifecycle,
-    Opened { store, node }: Opened,
+    Opened { store, node, session_secret }: Opened,
     World { clock, entropy }: World,
-) -> Result<(Front, Arc<Engine>), Failure> {
+) -> Result<(Front, Arc<Engine>, Arc<Console>), Failure> {
     let metrics = Metrics::new(clock.now());
     let extra_ca = extra_authorities(config)?;
     let network = network(config, extra_ca.clone())?;
@@ -166,15 +187,17 @@ async fn wire_up(
     let engine = Engine::start(parts).await?;
     let outside =
         Arc::new(Around { life, engine: engine.clone(), network, clock: clock.clone(), entropy: entropy.clone() });
+    let public_url = config.public_url(address);
     let settings = ApiSettings {
-        public_url: config.public_url(address),
+        public_url: public_url.clone(),
         executions_per_second: config.limits.executions_per_second,
         ..ApiSettings::default()
     };
     let ids = Arc::new(ExecutionIds::new(node));
-    let api = Arc::new(Api::new(store, engine.clone(), clock, entropy, ids, outside, settings));
-    let router = metrics.mount(api::router(api.clone()));
-    Ok((Front::with_executions(router, api, metrics), engine))
+    let api = Arc::new(Api::new(store, engine.clone(), clock.clone(), entropy.clone(), ids, outside, settings));
+    let console = Arc::new(Console::new(api.clone(), &session_secret, &public_url, clock, entropy));
+    let router = metrics.mount(api::router(api.clone()).merge(console::router(console.clone())));
+    Ok((Front::with_executions(router, api, metrics), engine, console))
 }
 
 fn extra_authorities(config: &Config) -> Result<Vec<CertificateDer<'static>>, Failure> {

@@ -101,7 +101,7 @@ impl Age {
 }
 
 impl World {
-    async fn find(Opened { store, node }: Opened, sandbox: &str, now: Timestamp) -> Result<Self, Failure> {
+    async fn find(Opened { store, node, .. }: Opened, sandbox: &str, now: Timestamp) -> Result<Self, Failure> {
         let page = || Page { limit: 200, cursor: None };
         let missing = |what: &str| Failure::new(format!("the sandbox has no {what}"));
         let found = store.sandbox(ORGANIZATION, sandbox).await?;

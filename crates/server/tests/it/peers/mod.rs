@@ -1,9 +1,11 @@
-//! Tests with programs that others wrote: Postfix, aiosmtpd, nginx, Python's verifiers, Authlib, dnslib, strace, PostgreSQL.
+//! Tests with programs that others wrote: Postfix, aiosmtpd, nginx, Python's verifiers, Authlib, dnslib, strace, PostgreSQL,
+//! Chromium.
 //!
 //! They are compiled with the feature `peers` only. `scripts/peers` installs what they need; a test that misses
 //! something fails and says what. Every peer is a throwaway: started by the test that needs it, on a free port, in a
 //! temporary folder, and gone with the test.
 
+mod browser;
 mod durability;
 mod hostile_urls;
 mod oauth2;

@@ -92,6 +92,14 @@ impl Server {
         self.printed.lock().unwrap().clone()
     }
 
+    /// The link to the console that it has printed.
+    pub fn console_link(&self) -> String {
+        let printed = self.printed();
+        let link = printed.split_once("15 minutes: ").expect("the link to the console was printed").1;
+        let (start, token) = link.split_once("once=").unwrap();
+        format!("{start}once={}", &token[..43])
+    }
+
     /// Starts the program, again or for the first time, and waits until it is ready.
     pub async fn up(&mut self) {
         let log = std::fs::File::options().create(true).append(true).open(self.file("log")).unwrap();

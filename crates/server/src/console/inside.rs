@@ -1,0 +1,90 @@
+//! The API, called from within: the console does what its user could do with the same key, by the same code.
+
+use crate::api::auth::Caller;
+use axum::Router;
+use axum::body::Body;
+use http::{HeaderValue, Method, Request, StatusCode, header};
+use http_body_util::BodyExt as _;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tower::ServiceExt as _;
+
+/// In whose name, and where.
+#[derive(Clone, Debug)]
+pub struct Place {
+    pub caller: Caller,
+    pub organization: String,
+    pub sandbox: String,
+}
+
+/// What the API refused.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    pub status: StatusCode,
+    pub detail: String,
+    /// The fields that are at fault, by their path, and why.
+    pub faults: Vec<(String, String)>,
+}
+
+impl Refusal {
+    /// One that is not the API's own.
+    pub fn internal(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
+    }
+
+    /// One about no field.
+    pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        Self { status, detail: detail.into(), faults: Vec::new() }
+    }
+
+    fn of(status: StatusCode, document: &Value) -> Self {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let faults = document["report"]["additionalContext"]["faults"].as_array().into_iter().flatten();
+        Self {
+            status,
+            detail: text(&document["detail"]),
+            faults: faults.map(|fault| (text(&fault["path"]), text(&fault["message"]))).collect(),
+        }
+    }
+}
+
+/// The API's router, of which each call takes a copy.
+#[derive(Clone, Debug)]
+pub struct Inside(pub Router);
+
+impl Inside {
+    /// Calls the API.
+    pub async fn call(
+        &self,
+        place: &Place,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Value, Refusal> {
+        let mut request = Request::builder().method(method).uri(path);
+        let value = |text: &str| HeaderValue::from_str(text).map_err(|error| Refusal::internal(error.to_string()));
+        request = request.header("x-gw-ims-org-id", value(&place.organization)?);
+        request = request.header("x-sandbox-name", value(&place.sandbox)?);
+        let body = match body {
+            None => Body::empty(),
+            Some(json) => {
+                request = request.header(header::CONTENT_TYPE, "application/json");
+                Body::from(json.to_string())
+            }
+        };
+        let request = request.extension(place.caller.clone()).body(body);
+        let request = request.map_err(|error| Refusal::internal(error.to_string()))?;
+        let Ok(response) = self.0.clone().oneshot(request).await;
+        let status = response.status();
+        let bytes =
+            response.into_body().collect().await.map_err(|error| Refusal::internal(error.to_string()))?.to_bytes();
+        let answer = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).unwrap_or(Value::Null) };
+        if status.is_success() { Ok(answer) } else { Err(Refusal::of(status, &answer)) }
+    }
+
+    /// Reads something.
+    pub async fn get<T: DeserializeOwned>(&self, place: &Place, path: &str) -> Result<T, Refusal> {
+        let answer = self.call(place, Method::GET, path, None).await?;
+        serde_json::from_value(answer).map_err(|error| Refusal::internal(error.to_string()))
+    }
+}

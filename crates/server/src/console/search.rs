@@ -1,0 +1,395 @@
+//! Messages and webhook deliveries: found by what is known of them, and each with its whole story.
+
+use super::Console;
+use super::inside::Refusal;
+use super::page::{Fields, Frame, Posted, Visit, show};
+use askama::Template;
+use axum::extract::State;
+use axum::response::{IntoResponse, Redirect, Response};
+use http::{Method, StatusCode};
+use model::clock::Timestamp;
+use serde::Deserialize;
+use serde_json::Value;
+use std::sync::Arc;
+
+/// The items of a page.
+const ITEMS: &str = "50";
+
+/// What a list was asked for: its filters, as they were typed.
+#[derive(Clone, Debug)]
+struct Asked(Fields);
+
+impl Asked {
+    fn of(path: &str) -> Self {
+        let query = path.split_once('?').map_or("", |(_, query)| query);
+        Self(Fields(url::form_urlencoded::parse(query.as_bytes()).into_owned().collect()))
+    }
+
+    fn text(&self, name: &str) -> &str {
+        self.0.text(name)
+    }
+
+    fn is(&self, name: &str, value: &str) -> bool {
+        self.text(name) == value
+    }
+
+    /// Whether any filter is set.
+    fn is_narrow(&self) -> bool {
+        FILTERS.iter().any(|name| !self.text(name).is_empty())
+    }
+
+    /// The query for the API.
+    fn query(&self) -> String {
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        query.append_pair("limit", ITEMS);
+        for name in FILTERS.into_iter().chain(["cursor"]) {
+            let text = self.text(name);
+            if !text.is_empty() {
+                query.append_pair(name, &moment(name, text));
+            }
+        }
+        query.finish()
+    }
+
+    /// The same list from a cursor on.
+    fn further(&self, cursor: &str) -> String {
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        for name in FILTERS {
+            if !self.text(name).is_empty() {
+                query.append_pair(name, self.text(name));
+            }
+        }
+        query.append_pair("cursor", cursor);
+        format!("?{}", query.finish())
+    }
+}
+
+const FILTERS: [&str; 9] =
+    ["requestId", "executionId", "campaignId", "recipient", "status", "state", "channel", "from", "to"];
+
+/// What a browser's field for a moment gives has no seconds and no zone: it is taken as UTC.
+fn moment(name: &str, text: &str) -> String {
+    match (name, text.len()) {
+        ("from" | "to", 16) => format!("{text}:00Z"),
+        ("from" | "to", 19) => format!("{text}Z"),
+        _ => text.to_owned(),
+    }
+}
+
+#[derive(Deserialize)]
+struct List<T> {
+    items: Vec<T>,
+    #[serde(rename = "nextCursor")]
+    next: Option<String>,
+}
+
+impl<T> Default for List<T> {
+    fn default() -> Self {
+        Self { items: Vec::new(), next: None }
+    }
+}
+
+/// A message as the API shows it.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Message {
+    id: String,
+    execution_id: String,
+    request_id: String,
+    campaign_id: String,
+    channel: String,
+    user_id: String,
+    address: Option<String>,
+    state: String,
+    retry_count: u32,
+    next_try_at: Option<Timestamp>,
+    feedback_events: Vec<Event>,
+}
+
+impl Message {
+    fn to(&self) -> &str {
+        self.address.as_deref().unwrap_or(&self.user_id)
+    }
+
+    /// Where the delivery of its last event stands.
+    fn last_delivery(&self) -> Option<&Delivery> {
+        self.feedback_events.last().and_then(|event| event.delivery.as_ref())
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Event {
+    recorded_at: Timestamp,
+    status: String,
+    event: Value,
+    delivery: Option<Delivery>,
+}
+
+impl Event {
+    /// Why it failed, or was left out.
+    fn reason(&self) -> String {
+        let feedback = &self.event["messageDeliveryFeedback"];
+        let failure = &feedback["messageFailure"];
+        if let Some(reason) = failure["reason"].as_str() {
+            let text = |name: &str| failure[name].as_str().unwrap_or_default();
+            return format!("{} {} ({}): {reason}", text("type"), text("code"), text("category"));
+        }
+        let exclusion = &feedback["messageExclusion"];
+        let text = |name: &str| exclusion[name].as_str().unwrap_or_default();
+        if exclusion.is_null() { String::new() } else { format!("{} {}", text("code"), text("reason")) }
+    }
+
+    fn pretty(&self) -> String {
+        serde_json::to_string_pretty(&self.event).unwrap_or_default()
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Delivery {
+    id: String,
+    state: String,
+    blocked: bool,
+    attempt_count: u32,
+    next_attempt_at: Option<Timestamp>,
+    ended_at: Option<Timestamp>,
+}
+
+/// The look of a message's or a delivery's state.
+fn tone(state: &str) -> &'static str {
+    match state {
+        "sent" | "delivered" | "succeeded" => "good",
+        "bounce" | "error" | "exhausted" | "failing" => "bad",
+        "exclude" | "denylist" | "delay" | "held" => "warn",
+        _ => "wait",
+    }
+}
+
+#[derive(Template)]
+#[template(path = "messages.html")]
+struct Messages {
+    f: Frame,
+    asked: Asked,
+    list: List<Message>,
+    trouble: Option<String>,
+}
+
+const MESSAGE_STATES: [&str; 8] =
+    ["queued", "handing-over", "sent", "delivered", "bounce", "error", "exclude", "denylist"];
+
+impl Messages {
+    fn states(&self) -> [&'static str; 8] {
+        MESSAGE_STATES
+    }
+
+    fn tone(&self, state: &str) -> &'static str {
+        tone(state)
+    }
+}
+
+/// A list, or why there is none: a filter that is not as it should be is the visitor's to mend.
+async fn list<T: serde::de::DeserializeOwned>(
+    console: &Console,
+    visit: &Visit,
+    path: &str,
+    asked: &Asked,
+) -> Result<(List<T>, Option<String>), Response> {
+    match console.inside.get(&visit.place, &format!("{path}?{}", asked.query())).await {
+        Ok(list) => Ok((list, None)),
+        Err(refusal) if refusal.status == StatusCode::BAD_REQUEST => Ok((List::default(), Some(refusal.detail))),
+        Err(refusal) => Err(visit.frame.trouble(&refusal)),
+    }
+}
+
+/// Messages, the newest first.
+pub async fn messages(State(console): State<Arc<Console>>, visit: Visit) -> Result<Response, Response> {
+    let asked = Asked::of(&visit.frame.path);
+    let (list, trouble) = list(&console, &visit, "/v1/messages", &asked).await?;
+    Ok(show(StatusCode::OK, &Messages { f: visit.frame, asked, list, trouble }))
+}
+
+/// An attempt of a delivery.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Attempt {
+    at: Timestamp,
+    duration_ms: u64,
+    succeeded: bool,
+    status: Option<u16>,
+    response_excerpt: Option<String>,
+    error: Option<AttemptError>,
+}
+
+#[derive(Debug, Deserialize)]
+struct AttemptError {
+    kind: String,
+    message: String,
+}
+
+/// A delivery with its attempts.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Detail {
+    #[serde(flatten)]
+    delivery: Delivery,
+    feedback_event: Delivered,
+    #[serde(default)]
+    attempts: Vec<Attempt>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Delivered {
+    recorded_at: Timestamp,
+    status: String,
+    channel: String,
+    message_id: String,
+    request_id: String,
+    user_id: String,
+    address: Option<String>,
+}
+
+impl Delivered {
+    fn to(&self) -> &str {
+        self.address.as_deref().unwrap_or(&self.user_id)
+    }
+}
+
+/// An event in a message's story, with its delivery.
+struct Chapter {
+    event: Event,
+    detail: Option<Detail>,
+}
+
+#[derive(Template)]
+#[template(path = "message.html")]
+struct Story {
+    f: Frame,
+    message: Message,
+    accepted_at: Timestamp,
+    accepted_by: String,
+    chapters: Vec<Chapter>,
+}
+
+impl Story {
+    fn tone(&self, state: &str) -> &'static str {
+        tone(state)
+    }
+
+    /// How long after the acceptance.
+    fn after(&self, at: &Timestamp) -> String {
+        let millis = (at.millis() - self.accepted_at.millis()).max(0);
+        match millis {
+            0..1_000 => format!("+ {millis} ms"),
+            1_000..60_000 => format!("+ {}.{} s", millis / 1_000, millis % 1_000 / 100),
+            60_000..3_600_000 => format!("+ {} min", millis / 60_000),
+            _ => format!("+ {} h", millis / 3_600_000),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Acceptance {
+    created_at: Timestamp,
+    created_by: String,
+}
+
+fn part<'a>(visit: &'a Visit, name: &str) -> &'a str {
+    visit.parts.get(name).map_or("", String::as_str)
+}
+
+/// A part of a path, as one.
+fn encoded(text: &str) -> String {
+    url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
+}
+
+/// A message from its acceptance on.
+pub async fn message(State(console): State<Arc<Console>>, visit: Visit) -> Result<Response, Response> {
+    let path = format!("/v1/messages/{}", encoded(part(&visit, "id")));
+    let Visit { frame: f, place, .. } = visit;
+    let trouble = |refusal: Refusal| f.trouble(&refusal);
+    let mut message: Message = console.inside.get(&place, &path).await.map_err(trouble)?;
+    let path = format!("/v1/executions/{}", encoded(&message.execution_id));
+    let acceptance: Acceptance = console.inside.get(&place, &path).await.map_err(trouble)?;
+    let mut chapters = Vec::new();
+    for event in std::mem::take(&mut message.feedback_events) {
+        let detail = match &event.delivery {
+            Some(delivery) => {
+                console.inside.get(&place, &format!("/v1/deliveries/{}", encoded(&delivery.id))).await.ok()
+            }
+            None => None,
+        };
+        chapters.push(Chapter { event, detail });
+    }
+    let Acceptance { created_at, created_by } = acceptance;
+    Ok(show(StatusCode::OK, &Story { f, message, accepted_at: created_at, accepted_by: created_by, chapters }))
+}
+
+#[derive(Template)]
+#[template(path = "deliveries.html")]
+struct Deliveries {
+    f: Frame,
+    asked: Asked,
+    list: List<Detail>,
+    trouble: Option<String>,
+}
+
+const DELIVERY_STATES: [&str; 6] = ["pending", "failing", "held", "succeeded", "exhausted", "cancelled"];
+const EVENTS: [&str; 7] = ["sent", "delivered", "bounce", "error", "exclude", "denylist", "delay"];
+
+impl Deliveries {
+    fn states(&self) -> [&'static str; 6] {
+        DELIVERY_STATES
+    }
+
+    fn events(&self) -> [&'static str; 7] {
+        EVENTS
+    }
+
+    fn tone(&self, state: &str) -> &'static str {
+        tone(state)
+    }
+}
+
+/// Webhook deliveries, the newest first.
+pub async fn deliveries(State(console): State<Arc<Console>>, visit: Visit) -> Result<Response, Response> {
+    let asked = Asked::of(&visit.frame.path);
+    let (list, trouble) = list(&console, &visit, "/v1/deliveries", &asked).await?;
+    Ok(show(StatusCode::OK, &Deliveries { f: visit.frame, asked, list, trouble }))
+}
+
+/// Retries or cancels a delivery, and goes back to its message.
+pub async fn act(State(console): State<Arc<Console>>, posted: Posted) -> Result<Response, Response> {
+    let Posted { visit, .. } = posted;
+    let (id, action) = (encoded(part(&visit, "id")), part(&visit, "action"));
+    let action = ["retry", "cancel"].into_iter().find(|known| *known == action).unwrap_or("none");
+    let path = format!("/v1/deliveries/{id}");
+    let Visit { frame: f, place, .. } = &visit;
+    let detail: Detail = console.inside.get(place, &path).await.map_err(|refusal| f.trouble(&refusal))?;
+    let done = console.inside.call(place, Method::POST, &format!("{path}/{action}"), None).await;
+    done.map_err(|refusal| f.trouble(&refusal))?;
+    Ok(Redirect::to(&f.to(&format!("messages/{}", detail.feedback_event.message_id))).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_go_to_the_api_as_it_takes_them() {
+        let asked = Asked::of(
+            "/o/a/b/messages?recipient=a%2Bb%40c.d&status=&from=2026-01-02T03%3A04&to=2026-01-02T03%3A04%3A05Z&x=1",
+        );
+        assert_eq!(
+            asked.query(),
+            "limit=50&recipient=a%2Bb%40c.d&from=2026-01-02T03%3A04%3A00Z&to=2026-01-02T03%3A04%3A05Z"
+        );
+        assert_eq!(
+            asked.further("c/1"),
+            "?recipient=a%2Bb%40c.d&from=2026-01-02T03%3A04&to=2026-01-02T03%3A04%3A05Z&cursor=c%2F1"
+        );
+        assert!(asked.is_narrow() && !Asked::of("/messages?cursor=1").is_narrow());
+    }
+}

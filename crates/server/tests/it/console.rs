@@ -1,0 +1,334 @@
+//! The console as a browser without scripts sees it: pages, forms, cookies, and what must not work.
+
+use crate::support::client::{Answer, Caller};
+use crate::support::receiver::Reply;
+use crate::support::world::World;
+use hyper::Method;
+use serde_json::{Value, json};
+
+/// A browser: it keeps cookies and sends forms as they are.
+struct Browser {
+    caller: Caller,
+    cookies: Vec<(String, String)>,
+    language: &'static str,
+}
+
+impl Browser {
+    fn new(world: &World) -> Self {
+        Self { caller: world.caller.clone(), cookies: Vec::new(), language: "en" }
+    }
+
+    /// One that has signed in with the world's key.
+    async fn signed_in(world: &World) -> Self {
+        Self::signed_in_with(world, world.caller.key.as_deref().unwrap()).await
+    }
+
+    async fn signed_in_with(world: &World, key: &str) -> Self {
+        let mut browser = Self::new(world);
+        let answer = browser.post("/sign-in", &[("key", key)]).await;
+        assert_eq!((answer.status, answer.header("location")), (303, "/"), "{}", answer.text());
+        browser
+    }
+
+    async fn request(&mut self, method: Method, path: &str, extra: &[(&str, &str)], body: String) -> Answer {
+        let cookies: Vec<String> = self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let cookies = cookies.join("; ");
+        let mut headers = vec![("accept-language", self.language), ("cookie", cookies.as_str())];
+        headers.extend_from_slice(extra);
+        let answer = self.caller.raw(method, path, &headers, body).await.unwrap();
+        for set in answer.headers.get_all("set-cookie") {
+            let pair = set.to_str().unwrap().split(';').next().unwrap();
+            let (name, value) = pair.split_once('=').unwrap();
+            self.cookies.retain(|cookie| cookie.0 != name);
+            self.cookies.push((name.to_owned(), value.to_owned()));
+        }
+        answer
+    }
+
+    async fn get(&mut self, path: &str) -> Answer {
+        self.request(Method::GET, path, &[], String::new()).await
+    }
+
+    async fn post(&mut self, path: &str, fields: &[(&str, &str)]) -> Answer {
+        let form = encoded(fields);
+        self.request(Method::POST, path, &[("content-type", "application/x-www-form-urlencoded")], form).await
+    }
+
+    /// Sends a form of a page, with what the page put into it and `fields` over that.
+    async fn submit(&mut self, page: &str, action: &str, fields: &[(&str, &str)]) -> Answer {
+        let token = between(page, "name=\"token\" value=\"", "\"").to_owned();
+        let mut all = vec![("token", token.as_str())];
+        all.extend_from_slice(fields);
+        self.post(action, &all).await
+    }
+}
+
+fn encoded(fields: &[(&str, &str)]) -> String {
+    let byte = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => char::from(byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    };
+    let text = |text: &str| text.bytes().map(byte).collect::<String>();
+    fields.iter().map(|(name, value)| format!("{}={}", text(name), text(value))).collect::<Vec<_>>().join("&")
+}
+
+#[track_caller]
+fn between<'a>(page: &'a str, start: &str, end: &str) -> &'a str {
+    let rest = page.split_once(start).unwrap_or_else(|| panic!("no {start} in {page}")).1;
+    rest.split_once(end).unwrap().0
+}
+
+const WEBHOOKS: &str = "/o/default@EsitoOrg/prod/webhooks";
+
+/// What a visitor fills in for a webhook at `url`.
+fn filled_in(url: &str) -> Vec<(&str, &str)> {
+    vec![
+        ("name", "orders"),
+        ("channel", "email"),
+        ("url", url),
+        ("auth", "jwt"),
+        ("algorithm", "ES256"),
+        ("issuer", "esito"),
+        ("audience", "hooks"),
+        ("expires", "120"),
+        ("prefix", "Bearer"),
+        ("header-name-0", "x-env"),
+        ("header-value-0", "test"),
+        ("header-name-1", "x-code"),
+        ("header-value-1", "hidden-value"),
+        ("header-secret-1", "on"),
+        ("event", "sent"),
+        ("event", "bounce"),
+        ("payload", "standard"),
+        ("signing", "v1"),
+        ("timeout", "5"),
+        ("concurrency", "8"),
+        ("first-delay", "5"),
+        ("max-delay", "60"),
+        ("give-up", "3600"),
+        ("enabled", "on"),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_is_made_tried_changed_and_deleted() {
+    let world = World::start().await;
+    let mut browser = Browser::signed_in(&world).await;
+    let home = browser.get("/").await;
+    assert_eq!(home.header("location"), WEBHOOKS);
+    let empty = browser.get(WEBHOOKS).await.text();
+    assert!(empty.contains("No webhook yet") && empty.contains(&format!("{WEBHOOKS}/new")));
+    let form = browser.get(&format!("{WEBHOOKS}/new")).await.text();
+
+    let mut wrong = filled_in("http://localhost/hook");
+    wrong.extend([("header-name-2", "host"), ("header-value-2", "x")]);
+    wrong[12] = ("timeout", "soon");
+    let again = browser.submit(&form, WEBHOOKS, &wrong).await;
+    assert_eq!(again.status, 400);
+    let again = again.text();
+    assert!(
+        again.contains("value=\"http://localhost/hook\"") && again.contains("value=\"orders\""),
+        "what was typed stays"
+    );
+    assert!(again.contains("class=\"err\"") && again.contains("aria-invalid"), "{again}");
+
+    let made = browser.submit(&form, WEBHOOKS, &filled_in(&world.receiver.url)).await;
+    assert_eq!(made.status, 200, "{}", made.text());
+    let page = made.text();
+    let secret = between(&page, "id=\"signing-secret\">", "<");
+    assert!(secret.starts_with("whsec_"));
+    let stored = world.caller.get("/v1/feedback-webhooks").await.expect(200)["items"][0].clone();
+    assert_eq!((stored["name"].as_str(), stored["timeoutSeconds"].as_u64()), (Some("orders"), Some(5)));
+    assert_eq!(stored["events"], json!(["sent", "bounce"]));
+    let headers = json!([{"name": "x-env", "value": "test", "secret": false},
+        {"name": "x-code", "value": {"set": true}, "secret": true}]);
+    assert_eq!(stored["headers"], headers);
+    assert_eq!(stored["authentication"]["expiresInSeconds"], 120);
+
+    let edit = format!("{WEBHOOKS}/{}", stored["id"].as_str().unwrap());
+    let shown = browser.get(&edit).await.text();
+    assert!(!shown.contains("hidden-value") && !shown.contains(secret), "secrets are written, never read back");
+    let tested = browser.submit(&shown, &format!("{edit}/test"), &[]).await.text();
+    assert!(tested.contains("The endpoint took the test event"), "{tested}");
+    let got = world.receiver.wait_for(1).await;
+    assert_eq!(got[0].headers["x-code"], "hidden-value");
+    world.receiver.behave(|_, _| Reply::status(503));
+    let tested = browser.submit(&shown, &format!("{edit}/test"), &[]).await.text();
+    assert!(tested.contains("The endpoint did not take the test event") && tested.contains("503"), "{tested}");
+
+    // A change keeps the secret of the header that nobody typed anew.
+    let mut changed = filled_in(&world.receiver.url);
+    changed.retain(|field| field.0 != "header-value-1");
+    changed.extend([("header-kept-1", "yes"), ("header-value-1", "")]);
+    changed[0] = ("name", "orders, renamed");
+    let saved = browser.submit(&shown, &edit, &changed).await.text();
+    assert!(saved.contains("The changes are stored") && saved.contains("orders, renamed"), "{saved}");
+    for (action, state) in [("pause", "Paused"), ("resume", "Active"), ("disable", "Disabled"), ("enable", "Active")] {
+        let page = browser.submit(&shown, &format!("{edit}/{action}"), &[]).await.text();
+        assert!(page.contains(&format!(">{state}</span>")), "{action}: {page}");
+    }
+    let second = browser.get(&format!("{WEBHOOKS}/new")).await;
+    assert_eq!(second.header("location"), edit, "one webhook for each sandbox");
+    let deleted = browser.submit(&shown, &format!("{edit}/delete"), &[]).await;
+    assert_eq!((deleted.status, deleted.header("location")), (303, WEBHOOKS));
+    assert_eq!(world.caller.get("/v1/feedback-webhooks").await.expect(200)["items"], json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_headers_come_and_go_without_scripts() {
+    let world = World::start().await;
+    let mut browser = Browser::signed_in(&world).await;
+    let form = browser.get(&format!("{WEBHOOKS}/new")).await.text();
+    let mut fields = filled_in("https://hooks.example.com");
+    fields.push(("add", "yes"));
+    let page = browser.submit(&form, WEBHOOKS, &fields).await.text();
+    assert!(page.contains("name=\"header-name-3\""), "two rows more");
+    assert!(page.contains("value=\"x-env\""));
+    *fields.last_mut().unwrap() = ("remove", "0");
+    let page = browser.submit(&form, WEBHOOKS, &fields).await.text();
+    assert!(!page.contains("value=\"x-env\"") && page.contains("value=\"x-code\""));
+    assert_eq!(world.caller.get("/v1/feedback-webhooks").await.expect(200)["items"], json!([]), "nothing was stored");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_sees_or_changes_more_than_his_key_may() {
+    let world = World::start().await;
+    world.webhook(json!({})).await;
+    let key = async |role: &str| {
+        let body = json!({"role": role, "name": role, "imsOrg": "default@EsitoOrg"});
+        world.caller.post("/v1/api-keys", &body).await.expect(201)["key"].as_str().unwrap().to_owned()
+    };
+    let stored = world.caller.get("/v1/feedback-webhooks").await.expect(200)["items"][0].clone();
+    let edit = format!("{WEBHOOKS}/{}", stored["id"].as_str().unwrap());
+
+    let mut viewer = Browser::signed_in_with(&world, &key("viewer").await).await;
+    let page = viewer.get(&edit).await.text();
+    assert!(page.contains("feedback") && !page.contains(">Submit<") && !page.contains("Delete webhook"));
+    let refused = viewer.submit(&page, &format!("{edit}/pause"), &[]).await;
+    assert_eq!(refused.status, 403);
+    let mut sender = Browser::signed_in_with(&world, &key("sender").await).await;
+    assert_eq!(sender.get(WEBHOOKS).await.status, 403);
+    let mut stranger = Browser::new(&world);
+    let sent = stranger.get(WEBHOOKS).await;
+    assert_eq!(
+        (sent.status, sent.header("location")),
+        (303, "/sign-in?next=%2Fo%2Fdefault%40EsitoOrg%2Fprod%2Fwebhooks")
+    );
+    assert_eq!(stranger.post("/sign-in", &[("key", "esito_wrong")]).await.status, 401);
+
+    // A session ends with its key.
+    let operator = world.caller.post("/v1/api-keys", &json!({"role": "operator", "name": "o"})).await.expect(201);
+    let mut browser = Browser::signed_in_with(&world, operator["key"].as_str().unwrap()).await;
+    assert_eq!(browser.get(WEBHOOKS).await.status, 200);
+    let path = format!("/v1/api-keys/{}", operator["id"].as_str().unwrap());
+    world.caller.delete(&path).await;
+    assert_eq!(browser.get(WEBHOOKS).await.status, 303);
+    assert_eq!(unchanged(&world).await, stored);
+}
+
+async fn unchanged(world: &World) -> Value {
+    world.caller.get("/v1/feedback-webhooks").await.expect(200)["items"][0].clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forms_of_other_sites_and_frames_do_not_work() {
+    let world = World::start().await;
+    world.webhook(json!({})).await;
+    let stored = unchanged(&world).await;
+    let edit = format!("{WEBHOOKS}/{}", stored["id"].as_str().unwrap());
+    let mut browser = Browser::signed_in(&world).await;
+    let mut other = Browser::signed_in(&world).await;
+    let page = browser.get(&edit).await;
+    let policy = page.header("content-security-policy").to_owned();
+    assert!(
+        policy.contains("frame-ancestors 'none'")
+            && policy.contains("default-src 'none'")
+            && !policy.contains("unsafe")
+    );
+    assert_eq!(page.header("x-frame-options"), "DENY");
+    let page = page.text();
+    assert!(!page.contains("style=\"") && !page.contains("<script>") && !page.contains("onclick"));
+    for fields in [vec![], vec![("token", "AAAA")]] {
+        assert_eq!(browser.post(&format!("{edit}/delete"), &fields).await.status, 403);
+    }
+    assert_eq!(other.submit(&page, &format!("{edit}/delete"), &[]).await.status, 403, "another session's token");
+    let token = between(&page, "name=\"token\" value=\"", "\"");
+    let form = encoded(&[("token", token)]);
+    let headers = [("content-type", "application/x-www-form-urlencoded"), ("sec-fetch-site", "cross-site")];
+    let crossed = browser.request(Method::POST, &format!("{edit}/delete"), &headers, form).await;
+    assert_eq!(crossed.status, 403);
+    assert_eq!(unchanged(&world).await, stored);
+    let led = browser.post("/preferences", &[("back", "//evil.example"), ("theme", "dark")]).await;
+    assert_eq!(led.header("location"), "/");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_wrote_stays_text() {
+    let world = World::start().await;
+    let evil = "<script>alert(1)</script>\"'>";
+    world.webhook(json!({"name": evil})).await;
+    let edit = format!("{WEBHOOKS}/{}", unchanged(&world).await["id"].as_str().unwrap());
+    let mut browser = Browser::signed_in(&world).await;
+    for path in [WEBHOOKS, &edit] {
+        let page = browser.get(path).await.text();
+        assert!(!page.contains("<script>alert") && page.contains("&#60;script&#62;alert"), "{page}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_speak_the_visitors_language_and_keep_his_choice() {
+    let world = World::start().await;
+    let mut browser = Browser::signed_in(&world).await;
+    browser.language = "it-IT,it;q=0.9";
+    let page = browser.get(&format!("{WEBHOOKS}/new")).await.text();
+    for text in [
+        "lang=\"it\"",
+        "Crea webhook feedback",
+        "Configurazione di base",
+        "Nome webhook",
+        "Canali",
+        "URL webhook",
+        "Nessuna autenticazione",
+        "Autenticazione JWT",
+        "Parametri intestazione",
+        ">Invia<",
+        "Impostazioni webhook di feedback",
+    ] {
+        assert!(page.contains(text), "{text}");
+    }
+    browser.post("/preferences", &[("language", "en"), ("theme", "dark"), ("back", "/")]).await;
+    let page = browser.get(WEBHOOKS).await.text();
+    assert!(page.contains("lang=\"en\"") && page.contains("data-theme=\"dark\""));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_link_that_serve_prints_signs_in_once() {
+    let world = World::start().await;
+    let link = world.server.console_link();
+    let path = link.strip_prefix(&world.server.base).unwrap();
+    let mut browser = Browser::new(&world);
+    for _ in 0..2 {
+        assert_eq!(browser.get(path).await.status, 200, "looking at it uses nothing up");
+    }
+    let once = path.split_once("once=").unwrap().1;
+    assert_eq!(browser.post("/sign-in", &[("once", once)]).await.status, 303);
+    assert_eq!(browser.get(WEBHOOKS).await.status, 200);
+    assert_eq!(Browser::new(&world).post("/sign-in", &[("once", once)]).await.status, 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_visit_is_small_and_its_parts_are_kept() {
+    let world = World::start().await;
+    let mut browser = Browser::signed_in(&world).await;
+    let page = browser.get(WEBHOOKS).await.text();
+    let mut total = page.len();
+    let assets: Vec<&str> = page.split('"').filter(|part| part.starts_with("/assets/")).collect();
+    assert!(assets.len() >= 3);
+    for asset in assets {
+        let answer = browser.get(asset).await;
+        assert_eq!(answer.status, 200);
+        assert!(answer.header("cache-control").contains("immutable"));
+        total += answer.body.len();
+    }
+    assert!(total <= 150_000, "{total} bytes");
+}

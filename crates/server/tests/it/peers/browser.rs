@@ -1,0 +1,61 @@
+//! The console in Debian's Chromium: in both languages, light and dark, wide and narrow, by the rules of accessibility.
+
+use super::{program, project_folder};
+use crate::support::must;
+use crate::support::receiver::Reply;
+use crate::support::world::{World, execution};
+use serde_json::{Value, json};
+use std::process::Stdio;
+
+/// Walks through the console; what the browser saw. `ESITO_SHOTS=<folder>` keeps the pictures.
+async fn walk(language: &str, theme: &str, width: u32) {
+    let world = World::start().await;
+    world.receiver.behave(|got, _| {
+        Reply::status(got.headers.get("x-answer").and_then(|status| status.parse().ok()).unwrap_or(200))
+    });
+    // What the lists show beside the webhook that is made.
+    let campaign = world.simulated_campaign().await;
+    let addresses = ["jane@example.com", "bounce@example.com", "late-bounce@example.com"];
+    world.caller.post("/ajo/im/executions/unitary", &execution("order-88121", &campaign, &addresses)).await.expect(202);
+    let modules = project_folder().join("target/peers-browser");
+    assert!(modules.join("node_modules/playwright-core").is_dir(), "playwright-core is missing: run scripts/peers");
+    let shots = std::env::var("ESITO_SHOTS").ok();
+    let settings = json!({"base": world.server.base, "key": world.server.key, "receiver": world.receiver.url,
+        "language": language, "theme": theme, "width": width, "shots": shots, "message": true});
+    let mut command = tokio::process::Command::new(program("node"));
+    command.arg(project_folder().join("tests/peers/browser/console.mjs")).arg(modules).arg(program("chromium"));
+    command.arg(settings.to_string()).stdin(Stdio::null()).kill_on_drop(true);
+    let output = must("the browser", command.output()).await.unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let told: Vec<Value> = said.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    assert!(output.status.success(), "{}\n{said}", String::from_utf8_lossy(&output.stderr));
+    let wrong: Vec<&Value> = told
+        .iter()
+        .filter(|one| ["violation", "consoleError", "pageError"].iter().any(|key| !one[*key].is_null()))
+        .collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(told.iter().any(|one| one["done"] == true), "{said}");
+    let first = told.iter().find(|one| one["transferred"].is_u64()).expect("the first load was measured");
+    assert!(first["transferred"].as_u64().unwrap() <= 150_000, "{first}");
+    assert!(!world.receiver.got().is_empty(), "the test events arrived over TLS");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newcomer_makes_a_webhook_in_english_on_a_wide_light_screen() {
+    walk("en", "light", 1440).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newcomer_makes_a_webhook_in_italian_on_a_wide_dark_screen() {
+    walk("it", "dark", 1440).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newcomer_makes_a_webhook_in_english_on_a_dark_phone() {
+    walk("en", "dark", 390).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newcomer_makes_a_webhook_in_italian_on_a_light_phone() {
+    walk("it", "light", 390).await;
+}

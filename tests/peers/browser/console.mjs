@@ -1,0 +1,133 @@
+// The console in a real browser, as a newcomer uses it: signs in, makes a webhook, tries it, breaks it, mends it.
+//
+//   node console.mjs MODULES CHROMIUM '{"base": …, "key": …, "receiver": …, "language": …, "theme": …, "width": …, "shots": …, "message": …}'
+//
+// MODULES is the folder with node_modules. The receiver answers with the status that the header x-answer names. Prints one
+// line of JSON for each thing seen; ends with a message and exit code 1 where something is not as it should be. With
+// "shots" it keeps a picture of each page in that folder.
+import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { resolve } from "node:path";
+
+const [modules, executablePath, settings] = process.argv.slice(2);
+const { base, key, receiver, language, theme, width, shots, message } = JSON.parse(settings);
+const require = createRequire(resolve(modules) + "/");
+const { chromium } = require("playwright-core");
+const axe = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
+const words = {
+  en: { submit: "Submit", test: "Send test event", create: "Create feedback webhook", took: "The endpoint took the test event", not: "The endpoint did not take", edit: "Edit", key: "API key", signIn: "Sign in" },
+  it: { submit: "Invia", test: "Invia evento di prova", create: "Crea webhook feedback", took: "L'endpoint ha accettato", not: "L'endpoint non ha accettato", edit: "Modifica", key: "Chiave API", signIn: "Accedi" },
+}[language];
+
+function tell(what) {
+  process.stdout.write(JSON.stringify(what) + "\n");
+}
+
+function must(is, what) {
+  if (!is) throw new Error(what);
+}
+
+const browser = await chromium.launch({ executablePath, args: ["--no-sandbox", "--disable-dev-shm-usage"] });
+const context = await browser.newContext({
+  locale: language === "it" ? "it-IT" : "en-US", colorScheme: theme, viewport: { width, height: width < 500 ? 844 : 900 }, reducedMotion: "reduce",
+});
+const page = await context.newPage();
+page.setDefaultTimeout(20000);
+page.on("console", (message) => { if (message.type() === "error" && !/Failed to load resource/.test(message.text())) tell({ consoleError: message.text() }); });
+page.on("pageerror", (error) => tell({ pageError: String(error) }));
+
+// A page as it stands: nothing wrong by the rules of accessibility, nothing wider than the window, a picture.
+async function look(name) {
+  await page.evaluate(axe);
+  const found = await page.evaluate(() => window.axe.run(document, { resultTypes: ["violations"] }));
+  for (const violation of found.violations) {
+    tell({ page: name, violation: violation.id, help: violation.help, nodes: violation.nodes.slice(0, 3).map((node) => node.html.slice(0, 200)) });
+  }
+  const overflow = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
+  if (overflow > 0) tell({ page: name, violation: "overflow", help: `${overflow} pixels wider than the window` });
+  if (shots) await page.screenshot({ path: `${shots}/${name}-${language}-${theme}-${width}.png`, fullPage: true });
+  tell({ page: name, url: page.url() });
+}
+
+try {
+  let transferred = 0;
+  page.on("response", async (response) => { transferred += (await response.body().catch(() => Buffer.alloc(0))).length; });
+  await page.goto(base + "/");
+  await look("sign-in");
+  await page.getByLabel(words.key).fill(key);
+  transferred = 0;
+  await page.getByRole("button", { name: words.signIn }).click();
+  await page.waitForLoadState("networkidle");
+  const paint = await page.evaluate(() => performance.getEntriesByName("first-contentful-paint")[0]?.startTime);
+  tell({ transferred, firstContentfulPaintMs: paint });
+  await look("webhooks-empty");
+  await page.getByRole("link", { name: words.create }).first().click();
+  await look("webhook-new");
+  must(!(await page.locator("input[name=issuer]").isVisible()), "the fields of a token are not shown without one");
+
+  // Wrong at first: the form says what, and keeps what was typed.
+  await page.locator("input[name=name]").fill("Order outcomes");
+  await page.locator("input[name=url]").fill("http://hooks.acme.example/outcomes");
+  await page.locator("input[name=auth][value=jwt]").check();
+  await page.locator("input[name=issuer]").fill("esito");
+  await page.locator("input[name=audience]").fill("acme-hooks");
+  await page.locator("input[name=header-name-0]").fill("X-Env");
+  await page.locator("input[name=header-value-0]").fill("prod");
+  await page.getByRole("button", { name: words.submit, exact: true }).click();
+  await page.locator("#fault-url").waitFor();
+  must(await page.locator("input[name=issuer]").inputValue() === "esito", "what was typed stays");
+  await look("webhook-faults");
+
+  await page.locator("input[name=url]").fill(receiver);
+  await page.getByRole("button", { name: words.submit, exact: true }).click();
+  await page.locator("#signing-secret").waitFor();
+  must((await page.locator("#signing-secret").textContent()).startsWith("whsec_"), "the secret is shown once");
+  await look("webhook-created");
+  await page.getByRole("button", { name: words.test }).click();
+  await page.getByText(words.took).waitFor();
+  await look("webhook-tested");
+
+  // Broken, seen, mended.
+  await page.locator("input[name=header-name-1]").fill("X-Answer");
+  await page.locator("input[name=header-value-1]").fill("503");
+  await page.getByRole("button", { name: words.submit, exact: true }).click();
+  await page.getByRole("button", { name: words.test }).click();
+  await page.getByText(words.not).waitFor();
+  must(await page.getByText("503").first().isVisible(), "the status is shown");
+  await look("webhook-refused");
+  await page.locator("button[name=remove][value='1']").click();
+  must(await page.locator("input[name=header-value-0]").inputValue() === "prod", "the other header stays");
+  await page.getByRole("button", { name: words.submit, exact: true }).click();
+  await page.getByRole("button", { name: words.test }).click();
+  await page.getByText(words.took).waitFor();
+
+  // By keyboard alone: the first key leads past the navigation.
+  await page.goto(base + "/");
+  await page.keyboard.press("Tab");
+  must(await page.evaluate(() => document.activeElement.classList.contains("skip")), "the first key leads to the content");
+  await look("webhooks");
+  // The rest of the navigation; the links come from the page, as a visitor finds them.
+  const links = await page.locator("nav a").evaluateAll((all) => all.map((link) => link.getAttribute("href")));
+  must(links.length >= 6, "the navigation has its pages");
+  for (const link of links) {
+    await page.goto(base + link);
+    await look(link.split("/").pop());
+  }
+  for (const form of ["channels/new", "campaigns/new"]) {
+    await page.goto(base + links[0].replace(/[^/]+$/, form));
+    await look(form.replace("/", "-"));
+  }
+  if (message) {
+    await page.goto(base + links[0].replace(/[^/]+$/, "messages"));
+    await page.locator("tbody a").first().click();
+    await page.locator("ol.line").waitFor();
+    await look("message");
+  }
+  tell({ done: true });
+} catch (error) {
+  if (shots) await page.screenshot({ path: `${shots}/failed-${language}-${theme}-${width}.png`, fullPage: true }).catch(() => {});
+  process.stderr.write(`${error.message}\nat ${page.url()}\n`);
+  process.exitCode = 1;
+} finally {
+  await browser.close();
+}
