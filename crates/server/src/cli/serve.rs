@@ -70,7 +70,9 @@ impl Serve {
             None => print_line(&format!("the admin key of default@EsitoOrg, shown this once: {key}")),
         };
         let server = Server::start(&config, life, show).await?;
-        if let Some(link) = server.console_link().await? {
+        // Whoever has the key written to a file wants no secret printed.
+        let link = if self.print_key_file.is_none() { server.console_link().await? } else { None };
+        if let Some(link) = link {
             print_line(&format!("the console, signed in once and within 15 minutes: {link}"))?;
         }
         print_line(&format!("listening on http://{}", server.address))?;

@@ -2,6 +2,7 @@
 
 use crate::support::client::{Answer, Caller};
 use crate::support::receiver::Reply;
+use crate::support::server::Server;
 use crate::support::world::World;
 use hyper::Method;
 use serde_json::{Value, json};
@@ -15,7 +16,11 @@ struct Browser {
 
 impl Browser {
     fn new(world: &World) -> Self {
-        Self { caller: world.caller.clone(), cookies: Vec::new(), language: "en" }
+        Self::at(world.caller.clone())
+    }
+
+    fn at(caller: Caller) -> Self {
+        Self { caller, cookies: Vec::new(), language: "en" }
     }
 
     /// One that has signed in with the world's key.
@@ -303,17 +308,17 @@ async fn pages_speak_the_visitors_language_and_keep_his_choice() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_link_that_serve_prints_signs_in_once() {
-    let world = World::start().await;
-    let link = world.server.console_link();
-    let path = link.strip_prefix(&world.server.base).unwrap();
-    let mut browser = Browser::new(&world);
+    let server = Server::start_by_hand().await;
+    let link = server.console_link();
+    let path = link.strip_prefix(&server.base).unwrap();
+    let mut browser = Browser::at(server.admin());
     for _ in 0..2 {
         assert_eq!(browser.get(path).await.status, 200, "looking at it uses nothing up");
     }
     let once = path.split_once("once=").unwrap().1;
     assert_eq!(browser.post("/sign-in", &[("once", once)]).await.status, 303);
     assert_eq!(browser.get(WEBHOOKS).await.status, 200);
-    assert_eq!(Browser::new(&world).post("/sign-in", &[("once", once)]).await.status, 401);
+    assert_eq!(Browser::at(server.admin()).post("/sign-in", &[("once", once)]).await.status, 401);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,6 +15,8 @@ pub struct Server {
     pub key: String,
     child: Option<Child>,
     prefix: Vec<String>,
+    /// It prints its first key, and the link to the console, in place of writing the key to a file.
+    prints_key: bool,
     printed: Arc<Mutex<String>>,
 }
 
@@ -25,6 +27,13 @@ impl Server {
     /// Starts on an empty store. Endpoints on loopback addresses are allowed unless the settings say otherwise.
     pub async fn start(settings: Settings<'_>) -> Self {
         let mut server = Self::prepare(settings);
+        server.up().await;
+        server
+    }
+
+    /// Like `start`, by a person at a terminal.
+    pub async fn start_by_hand() -> Self {
+        let mut server = Self { prints_key: true, ..Self::prepare(&[]) };
         server.up().await;
         server
     }
@@ -49,6 +58,7 @@ impl Server {
             key: String::new(),
             child: None,
             prefix: Vec::new(),
+            prints_key: false,
             printed: Arc::default(),
         };
         server.configure(settings);
@@ -108,7 +118,9 @@ impl Server {
         words.push(binary);
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).arg("serve").arg("--config").arg(self.file("esito.toml"));
-        command.arg("--print-key-file").arg(self.file("key"));
+        if !self.prints_key {
+            command.arg("--print-key-file").arg(self.file("key"));
+        }
         command.stdout(Stdio::piped()).stderr(log).stdin(Stdio::null()).kill_on_drop(true);
         // What is meant for a test, or for a server of the developer's own, is not meant for this one.
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"ESITO_")) {
@@ -134,7 +146,10 @@ impl Server {
                 printed.lock().unwrap().push_str(&line);
             }
         });
-        self.key = std::fs::read_to_string(self.file("key")).unwrap().trim().to_owned();
+        self.key = match self.prints_key {
+            true => self.printed().split_once("shown this once: ").expect("the key was printed").1[..49].to_owned(),
+            false => std::fs::read_to_string(self.file("key")).unwrap().trim().to_owned(),
+        };
         self.child = Some(child);
     }
 
