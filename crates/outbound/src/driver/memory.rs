@@ -216,16 +216,51 @@ impl<K: Copy + Eq + Hash> Settled<K> {
     }
 
     pub(super) fn insert(&mut self, key: K, due_at: Timestamp, now: Instant) {
-        if now.duration_since(self.turned) >= LATE {
-            self.old = std::mem::take(&mut self.new);
-            self.turned = now;
-        }
+        self.turn(now);
         self.new.insert((key, due_at));
     }
 
-    pub(super) fn contains(&self, key: K, due_at: Timestamp) -> bool {
+    /// Forgets what was long ago: a row that is shown as due all the time was not done with after all. What was written down
+    /// of it changed nothing where the shard had become another node's for a while.
+    fn turn(&mut self, now: Instant) {
+        let since = now.duration_since(self.turned);
+        if since >= LATE {
+            self.old = std::mem::take(&mut self.new);
+            self.turned = now;
+        }
+        if since >= 2 * LATE {
+            self.old.clear();
+        }
+    }
+
+    pub(super) fn contains(&mut self, key: K, due_at: Timestamp, now: Instant) -> bool {
         // Empty on the way of most rows.
+        if self.new.is_empty() && self.old.is_empty() {
+            return false;
+        }
+        self.turn(now);
         let is_in = |set: &HashSet<(K, Timestamp)>| !set.is_empty() && set.contains(&(key, due_at));
         is_in(&self.new) || is_in(&self.old)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_settled_is_known_for_a_moment_and_not_for_good() {
+        let start = Instant::now();
+        let mut settled = Settled::new(start);
+        let due_at = Timestamp(7);
+        settled.insert(1, due_at, start);
+        assert!(settled.contains(1, due_at, start));
+        assert!(!settled.contains(1, Timestamp(8), start), "it became due anew");
+        // A late answer is known for what it is…
+        assert!(settled.contains(1, due_at, start + LATE));
+        // …and what is still due then was not done with, though nothing else was settled meanwhile.
+        assert!(!settled.contains(1, due_at, start + 2 * LATE));
+        settled.insert(2, due_at, start + 2 * LATE);
+        assert!(!settled.contains(2, due_at, start + 5 * LATE));
     }
 }
