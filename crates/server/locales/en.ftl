@@ -34,7 +34,6 @@ error-no-key = There is no such API key, or it is not valid any more.
 error-link-used = This link was used, or is older than a quarter of an hour. Sign in with an API key.
 error-forbidden = This key may not do that
 error-not-found = There is no such page
-error-no-sandbox = The organization has no such sandbox, or this key may not see it.
 error-unavailable = The store does not answer at the moment. Nothing is lost; try again soon.
 error-changed = Somebody else has changed this
 error-other = That did not work

@@ -34,7 +34,6 @@ error-no-key = La chiave API non esiste o non è più valida.
 error-link-used = Questo collegamento è già stato usato o ha più di un quarto d'ora. Accedere con una chiave API.
 error-forbidden = Questa chiave non lo permette
 error-not-found = La pagina non esiste
-error-no-sandbox = L'organizzazione non ha questa sandbox, o questa chiave non può vederla.
 error-unavailable = L'archivio al momento non risponde. Nulla è perso: riprovare tra poco.
 error-changed = Qualcun altro ha modificato questi dati
 error-other = Non è riuscito

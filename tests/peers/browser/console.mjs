@@ -1,6 +1,6 @@
 // The console in a real browser, as a newcomer uses it: signs in, makes a webhook, tries it, breaks it, mends it.
 //
-//   node console.mjs MODULES CHROMIUM '{"base": …, "key": …, "receiver": …, "language": …, "theme": …, "width": …, "shots": …, "message": …}'
+//   node console.mjs MODULES CHROMIUM '{"base": …, "key": …, "receiver": …, "language": …, "theme": …, "width": …, "shots": …}'
 //
 // MODULES is the folder with node_modules. The receiver answers with the status that the header x-answer names. Prints one
 // line of JSON for each thing seen; ends with a message and exit code 1 where something is not as it should be. With
@@ -10,7 +10,7 @@ import { createRequire } from "node:module";
 import { resolve } from "node:path";
 
 const [modules, executablePath, settings] = process.argv.slice(2);
-const { base, key, receiver, language, theme, width, shots, message } = JSON.parse(settings);
+const { base, key, receiver, language, theme, width, shots } = JSON.parse(settings);
 const require = createRequire(resolve(modules) + "/");
 const { chromium } = require("playwright-core");
 const axe = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
@@ -55,10 +55,10 @@ try {
   await page.goto(base + "/");
   await look("sign-in");
   await page.getByLabel(words.key).fill(key);
-  transferred = 0;
   await page.getByRole("button", { name: words.signIn }).click();
   await page.waitForLoadState("networkidle");
   const paint = await page.evaluate(() => performance.getEntriesByName("first-contentful-paint")[0]?.startTime);
+  // With the page to sign in on, which brings what all pages share.
   tell({ transferred, firstContentfulPaintMs: paint });
   await look("webhooks-empty");
   await page.getByRole("link", { name: words.create }).first().click();
@@ -117,12 +117,10 @@ try {
     await page.goto(base + links[0].replace(/[^/]+$/, form));
     await look(form.replace("/", "-"));
   }
-  if (message) {
-    await page.goto(base + links[0].replace(/[^/]+$/, "messages"));
-    await page.locator("tbody a").first().click();
-    await page.locator("ol.line").waitFor();
-    await look("message");
-  }
+  await page.goto(base + links[0].replace(/[^/]+$/, "messages"));
+  await page.locator("tbody a").first().click();
+  await page.locator("ol.line").waitFor();
+  await look("message");
   tell({ done: true });
 } catch (error) {
   if (shots) await page.screenshot({ path: `${shots}/failed-${language}-${theme}-${width}.png`, fullPage: true }).catch(() => {});

@@ -233,12 +233,12 @@ impl<K: Copy + Eq + Hash> Settled<K> {
         }
     }
 
-    pub(super) fn contains(&mut self, key: K, due_at: Timestamp, now: Instant) -> bool {
+    pub(super) fn contains(&mut self, key: K, due_at: Timestamp, now: impl FnOnce() -> Instant) -> bool {
         // Empty on the way of most rows.
         if self.new.is_empty() && self.old.is_empty() {
             return false;
         }
-        self.turn(now);
+        self.turn(now());
         let is_in = |set: &HashSet<(K, Timestamp)>| !set.is_empty() && set.contains(&(key, due_at));
         is_in(&self.new) || is_in(&self.old)
     }
@@ -254,13 +254,13 @@ mod tests {
         let mut settled = Settled::new(start);
         let due_at = Timestamp(7);
         settled.insert(1, due_at, start);
-        assert!(settled.contains(1, due_at, start));
-        assert!(!settled.contains(1, Timestamp(8), start), "it became due anew");
+        assert!(settled.contains(1, due_at, || start));
+        assert!(!settled.contains(1, Timestamp(8), || start), "it became due anew");
         // A late answer is known for what it is…
-        assert!(settled.contains(1, due_at, start + LATE));
+        assert!(settled.contains(1, due_at, || start + LATE));
         // …and what is still due then was not done with, though nothing else was settled meanwhile.
-        assert!(!settled.contains(1, due_at, start + 2 * LATE));
+        assert!(!settled.contains(1, due_at, || start + 2 * LATE));
         settled.insert(2, due_at, start + 2 * LATE);
-        assert!(!settled.contains(2, due_at, start + 5 * LATE));
+        assert!(!settled.contains(2, due_at, || start + 5 * LATE));
     }
 }

@@ -242,7 +242,7 @@ impl<W: Work> Queue<W> {
         if W::due_at(&row) > now {
             return self.look_by(W::due_at(&row));
         }
-        if self.settled.contains(W::key(&row), W::due_at(&row), Instant::now()) {
+        if self.settled.contains(W::key(&row), W::due_at(&row), Instant::now) {
             return;
         }
         let most = if self.is_shut(now) { ROWS_FOR_PROBES } else { 2 * ROWS_IN_MEMORY };

@@ -164,7 +164,7 @@ impl<W: Work> Queue<W> {
         let settled_meanwhile = std::mem::take(&mut self.settled_meanwhile);
         for row in found.rows {
             let key = W::key(&row);
-            if self.settled.contains(key, W::due_at(&row), Instant::now()) {
+            if self.settled.contains(key, W::due_at(&row), Instant::now) {
                 // The poll looks again: then it is known that this was no late answer.
                 continue;
             }

@@ -1,8 +1,9 @@
 //! Administration: API keys, and the log of who changed what.
 
 use super::Console;
-use super::inside::Refusal;
-use super::page::{Frame, Posted, Visit, show};
+use super::form::Form;
+use super::inside::List;
+use super::page::{Fields, Frame, Posted, Visit, show};
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
@@ -29,21 +30,13 @@ struct Key {
 }
 
 impl Key {
-    /// The end of the key of the word for its state, and its look.
-    fn state(&self, now: &Timestamp) -> (&'static str, &'static str) {
+    fn state(&self, now: &Timestamp) -> &'static str {
         match (self.revoked_at, self.expires_at) {
-            (Some(_), _) => ("revoked", "wait"),
-            (None, Some(end)) if end <= *now => ("expired", "wait"),
-            _ => ("valid", "good"),
+            (Some(_), _) => "revoked",
+            (None, Some(end)) if end <= *now => "expired",
+            _ => "valid",
         }
     }
-}
-
-#[derive(Deserialize)]
-struct List<T> {
-    items: Vec<T>,
-    #[serde(rename = "nextCursor")]
-    next: Option<String>,
 }
 
 #[derive(Template)]
@@ -53,11 +46,7 @@ struct Keys {
     list: List<Key>,
     /// The text of the key that was just made: shown this once.
     made: Option<String>,
-    /// What was typed for one that could not be made, and why not.
-    name: String,
-    role: String,
-    sandboxes: Vec<String>,
-    faults: Vec<(String, String)>,
+    form: Form,
 }
 
 impl Keys {
@@ -65,32 +54,15 @@ impl Keys {
         ["sender", "viewer", "operator", "admin"]
     }
 
-    fn fault(&self, path: &str) -> Option<&str> {
-        self.faults.iter().find(|fault| fault.0.starts_with(path)).map(|fault| fault.1.as_str())
+    fn revoke_path(&self, key: &Key) -> String {
+        self.f.to(&format!("keys/{}/revoke", key.id))
     }
-
-    fn is_ticked(&self, sandbox: &str) -> bool {
-        self.sandboxes.iter().any(|name| name == sandbox)
-    }
-}
-
-/// The query of a page from its cursor on.
-pub(super) fn from_cursor(path: &str) -> String {
-    let query = path.split_once('?').map_or("", |(_, query)| query);
-    let mut asked = url::form_urlencoded::Serializer::new(String::new());
-    asked.append_pair("limit", "50");
-    if let Some((_, cursor)) = url::form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "cursor") {
-        asked.append_pair("cursor", &cursor);
-    }
-    asked.finish()
 }
 
 async fn keys_page(console: &Console, visit: Visit) -> Result<Keys, Response> {
-    let path = format!("{KEYS}?{}", from_cursor(&visit.frame.path));
-    let Visit { frame: f, place, .. } = visit;
-    let list = console.inside.get(&place, &path).await.map_err(|refusal| f.trouble(&refusal))?;
-    let (name, role) = (String::new(), "sender".to_owned());
-    Ok(Keys { f, list, made: None, name, role, sandboxes: Vec::new(), faults: Vec::new() })
+    let list = visit.get(console, &format!("{KEYS}?{}", visit.frame.list_query())).await?;
+    let form = Form::from(Fields(vec![("role".to_owned(), "sender".to_owned())]));
+    Ok(Keys { f: visit.frame, list, made: None, form })
 }
 
 /// The keys of the organization.
@@ -101,33 +73,32 @@ pub async fn keys(State(console): State<Arc<Console>>, visit: Visit) -> Result<R
 /// Makes a key.
 pub async fn make_key(State(console): State<Arc<Console>>, posted: Posted) -> Result<Response, Response> {
     let Posted { visit, fields } = posted;
-    let sandboxes: Vec<String> = fields.all("sandbox").map(str::to_owned).collect();
+    let sandboxes: Vec<&str> = fields.all("sandbox").collect();
     let mut body = json!({"name": fields.text("name"), "role": fields.text("role")});
     if !sandboxes.is_empty() {
         body["sandboxes"] = json!(sandboxes);
     }
-    let made = console.inside.call(&visit.place, Method::POST, KEYS, Some(&body)).await;
-    let frame = visit.frame.clone();
+    let made = visit.call(&console, Method::POST, KEYS, Some(&body)).await;
     let mut page = keys_page(&console, visit).await?;
-    match made {
-        Ok(made) => page.made = made["key"].as_str().map(str::to_owned),
-        Err(refusal) if refusal.status == StatusCode::BAD_REQUEST => {
-            (page.name, page.role) = (fields.text("name").to_owned(), fields.text("role").to_owned());
-            (page.sandboxes, page.faults) = (sandboxes, refusal.faults);
-            return Ok(show(StatusCode::BAD_REQUEST, &page));
+    let status = match made {
+        Ok(made) => {
+            page.made = made["key"].as_str().map(str::to_owned);
+            StatusCode::OK
         }
-        Err(refusal) => return Err(frame.trouble(&refusal)),
-    }
-    Ok(show(StatusCode::OK, &page))
+        Err(refusal) => {
+            let status = refusal.status;
+            page.form = Form::from(fields).refused(refusal).map_err(|refusal| page.f.trouble(&refusal))?;
+            status
+        }
+    };
+    Ok(show(status, &page))
 }
 
 /// Ends a key.
 pub async fn revoke_key(State(console): State<Arc<Console>>, posted: Posted) -> Result<Response, Response> {
-    let Posted { visit, .. } = posted;
-    let id = visit.parts.get("id").map_or("", String::as_str);
-    let path = format!("{KEYS}/{}", url::form_urlencoded::byte_serialize(id.as_bytes()).collect::<String>());
-    let revoked = console.inside.call(&visit.place, Method::DELETE, &path, None).await;
-    revoked.map_err(|refusal: Refusal| visit.frame.trouble(&refusal))?;
+    let visit = posted.visit;
+    let revoked = visit.call(&console, Method::DELETE, &visit.resource(KEYS), None).await;
+    revoked.map_err(|refusal| visit.frame.trouble(&refusal))?;
     Ok(show(StatusCode::OK, &keys_page(&console, visit).await?))
 }
 
@@ -157,8 +128,6 @@ struct Log {
 
 /// Who changed what, the newest first.
 pub async fn audit_log(State(console): State<Arc<Console>>, visit: Visit) -> Result<Response, Response> {
-    let path = format!("/v1/audit-log?{}", from_cursor(&visit.frame.path));
-    let Visit { frame: f, place, .. } = visit;
-    let list = console.inside.get(&place, &path).await.map_err(|refusal| f.trouble(&refusal))?;
-    Ok(show(StatusCode::OK, &Log { f, list }))
+    let list = visit.get(&console, &format!("/v1/audit-log?{}", visit.frame.list_query())).await?;
+    Ok(show(StatusCode::OK, &Log { f: visit.frame, list }))
 }

@@ -13,12 +13,13 @@ struct Asset {
     bytes: &'static [u8],
 }
 
-const SCRIPT: &str = "text/javascript; charset=utf-8";
-
-const ASSETS: [Asset; 4] = [
+const ASSETS: [Asset; 3] = [
     Asset { name: "style.css", media_type: "text/css; charset=utf-8", bytes: include_bytes!("../../assets/style.css") },
-    Asset { name: "htmx.js", media_type: SCRIPT, bytes: include_bytes!("../../assets/htmx.min.js") },
-    Asset { name: "console.js", media_type: SCRIPT, bytes: include_bytes!("../../assets/console.js") },
+    Asset {
+        name: "console.js",
+        media_type: "text/javascript; charset=utf-8",
+        bytes: include_bytes!("../../assets/console.js"),
+    },
     Asset { name: "icon.svg", media_type: "image/svg+xml", bytes: include_bytes!("../../assets/icon.svg") },
 ];
 

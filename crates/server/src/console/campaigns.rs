@@ -1,7 +1,8 @@
 //! Campaigns: what is sent, to whom webhooks tell of it, and the call that sends it.
 
 use super::Console;
-use super::inside::{Place, Refusal};
+use super::form::{Form, fields_of};
+use super::inside::{List, Place, Refusal};
 use super::page::{Fields, Frame, Posted, Visit, show};
 use askama::Template;
 use axum::extract::State;
@@ -13,7 +14,6 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 
 const PATH: &str = "/v1/campaigns";
-const CHANNELS: &str = "/v1/channel-configurations?limit=200";
 
 /// A campaign as the API shows it, as far as the inventory does.
 #[derive(Clone, Debug, Deserialize)]
@@ -39,21 +39,9 @@ struct Audience {
 }
 
 impl Item {
-    /// The end of the key of the word for its state, and its look.
-    fn state(&self) -> (&'static str, &'static str) {
-        match self.status.as_str() {
-            "LIVE" => ("live", "good"),
-            "STOPPED" => ("stopped", "wait"),
-            _ => ("draft", "warn"),
-        }
+    fn state(&self) -> String {
+        self.status.to_ascii_lowercase()
     }
-}
-
-#[derive(Deserialize)]
-struct Items {
-    items: Vec<Item>,
-    #[serde(rename = "nextCursor")]
-    next: Option<String>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -63,24 +51,17 @@ struct Channel {
     channel: String,
 }
 
-#[derive(Deserialize)]
-struct Channels {
-    items: Vec<Channel>,
-}
-
 #[derive(Template)]
 #[template(path = "campaigns.html")]
 struct Inventory {
     f: Frame,
-    list: Items,
+    list: List<Item>,
 }
 
 /// All of the sandbox.
 pub async fn inventory(State(console): State<Arc<Console>>, visit: Visit) -> Result<Response, Response> {
-    let path = format!("{PATH}?{}", super::administration::from_cursor(&visit.frame.path));
-    let Visit { frame: f, place, .. } = visit;
-    let list = console.inside.get(&place, &path).await.map_err(|refusal| f.trouble(&refusal))?;
-    Ok(show(StatusCode::OK, &Inventory { f, list }))
+    let list = visit.get(&console, &format!("{PATH}?{}", visit.frame.list_query())).await?;
+    Ok(show(StatusCode::OK, &Inventory { f: visit.frame, list }))
 }
 
 #[derive(Template)]
@@ -90,60 +71,29 @@ struct Edit {
     /// None: it is to be made.
     campaign: Option<Item>,
     channels: Vec<Channel>,
-    fields: Fields,
-    faults: Vec<(String, String)>,
-    trouble: Option<String>,
+    form: Form,
     notice: Option<String>,
     /// The call that runs an execution, for a shell.
     call: Option<String>,
 }
 
 impl Edit {
-    fn text(&self, name: &str) -> &str {
-        self.fields.text(name)
-    }
-
-    fn is(&self, name: &str, value: &str) -> bool {
-        self.fields.text(name) == value
-    }
-
-    fn is_set(&self, name: &str) -> bool {
-        self.fields.is_set(name)
-    }
-
-    fn fault(&self, path: &str) -> Option<&str> {
-        self.faults.iter().find(|fault| fault.0 == path).map(|fault| fault.1.as_str())
-    }
-
-    /// Faults of fields that the form has no place for.
-    fn other_faults(&self) -> impl Iterator<Item = &(String, String)> {
-        self.faults.iter().filter(|fault| !PLACES.contains(&fault.0.as_str()))
-    }
-
     fn action(&self) -> String {
         match &self.campaign {
             Some(campaign) => self.f.to(&format!("campaigns/{}", campaign.id)),
             None => self.f.to("campaigns"),
         }
     }
+
+    fn act(&self, action: &str) -> String {
+        format!("{}/{action}", self.action())
+    }
 }
 
-/// The fields that the form shows faults at.
-const PLACES: [&str; 8] = [
-    "$.name",
-    "$.channelConfigurationId",
-    "$.content.subject",
-    "$.content.html",
-    "$.content.text",
-    "$.audience.identityNamespace",
-    "$.schedule.startAt",
-    "$.schedule.endAt",
-];
-
-/// The fields of a form for what the API shows.
-fn fields_of(campaign: &Value) -> Fields {
+/// The form for what the API shows.
+fn form_of(campaign: &Value) -> Form {
     let (content, audience, schedule) = (&campaign["content"], &campaign["audience"], &campaign["schedule"]);
-    let values = [
+    let mut fields = fields_of([
         ("name", &campaign["name"]),
         ("channel", &campaign["channelConfigurationId"]),
         ("subject", &content["subject"]),
@@ -152,15 +102,15 @@ fn fields_of(campaign: &Value) -> Fields {
         ("namespace", &audience["identityNamespace"]),
         ("start", &schedule["startAt"]),
         ("end", &schedule["endAt"]),
-    ];
-    let texts = values.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.as_str()?.to_owned())));
+    ]);
     let boxes = [
         ("strict", &content["strictVariables"]),
         ("webhooks", &audience["enableWebhooks"]),
         ("high-throughput", &campaign["highThroughputMode"]),
     ];
-    let ticked = boxes.into_iter().filter(|one| *one.1 == true).map(|one| (one.0.to_owned(), "on".to_owned()));
-    Fields(texts.chain(ticked).collect())
+    let ticked = boxes.into_iter().filter(|one| *one.1 == true);
+    fields.extend(ticked.map(|one| (one.0.to_owned(), "on".to_owned())));
+    Fields(fields).into()
 }
 
 /// The settings as the API takes them. The channel is that of the configuration which was chosen.
@@ -185,52 +135,32 @@ fn settings_of(fields: &Fields, channels: &[Channel]) -> Value {
     })
 }
 
-async fn channels_of(console: &Console, f: &Frame, place: &Place) -> Result<Vec<Channel>, Response> {
-    let channels = console.inside.get::<Channels>(place, CHANNELS).await;
-    Ok(channels.map_err(|refusal| f.trouble(&refusal))?.items)
+/// What may be chosen to send through.
+async fn channels_of(console: &Console, visit: &Visit) -> Result<Vec<Channel>, Response> {
+    Ok(visit.get::<List<Channel>>(console, "/v1/channel-configurations?limit=200").await?.items)
 }
 
 /// The empty form.
 pub async fn new(State(console): State<Arc<Console>>, visit: Visit) -> Result<Response, Response> {
-    let Visit { frame: f, place, .. } = visit;
-    let channels = channels_of(&console, &f, &place).await?;
-    let fields = fields_of(&json!({"audience": {"identityNamespace": "email", "enableWebhooks": true}}));
-    Ok(show(StatusCode::OK, &Edit::of(f, channels, fields)))
-}
-
-impl Edit {
-    fn of(f: Frame, channels: Vec<Channel>, fields: Fields) -> Self {
-        let faults = Vec::new();
-        Self { f, campaign: None, channels, fields, faults, trouble: None, notice: None, call: None }
-    }
-
-    fn refused(mut self, refusal: Refusal) -> Response {
-        if ![StatusCode::BAD_REQUEST, StatusCode::CONFLICT].contains(&refusal.status) {
-            return self.f.trouble(&refusal);
-        }
-        self.faults = refusal.faults;
-        if self.faults.is_empty() {
-            self.trouble = Some(refusal.detail);
-        }
-        show(refusal.status, &self)
-    }
+    let channels = channels_of(&console, &visit).await?;
+    let form = form_of(&json!({"audience": {"identityNamespace": "email", "enableWebhooks": true}}));
+    let page = Edit { f: visit.frame, campaign: None, channels, form, notice: None, call: None };
+    Ok(show(StatusCode::OK, &page))
 }
 
 /// The page of a campaign as the API shows it.
 async fn page_of(
     console: &Console,
-    f: Frame,
-    place: &Place,
+    visit: Visit,
     campaign: &Value,
     notice: Option<String>,
 ) -> Result<Response, Response> {
-    let channels = channels_of(console, &f, place).await?;
-    let item = serde_json::from_value::<Item>(campaign.clone());
+    let channels = channels_of(console, &visit).await?;
+    let Visit { frame: f, place, .. } = visit;
+    let item = Item::deserialize(campaign);
     let item = item.map_err(|error| f.trouble(&Refusal::internal(error.to_string())))?;
-    let mut page = Edit::of(f, channels, fields_of(campaign));
-    page.notice = notice;
-    page.call = (item.status == "LIVE").then(|| call(console, place, &item));
-    page.campaign = Some(item);
+    let call = (item.status == "LIVE").then(|| call(console, &place, &item));
+    let page = Edit { f, campaign: Some(item), channels, form: form_of(campaign), notice, call };
     Ok(show(StatusCode::OK, &page))
 }
 
@@ -251,72 +181,60 @@ fn call(console: &Console, place: &Place, item: &Item) -> String {
     )
 }
 
-fn path_of(visit: &Visit) -> String {
-    let id = visit.parts.get("id").map_or("", String::as_str);
-    format!("{PATH}/{}", url::form_urlencoded::byte_serialize(id.as_bytes()).collect::<String>())
-}
-
-async fn read(console: &Console, f: &Frame, place: &Place, path: &str) -> Result<Value, Response> {
-    console.inside.call(place, Method::GET, path, None).await.map_err(|refusal| f.trouble(&refusal))
-}
-
 /// A campaign.
 pub async fn edit(State(console): State<Arc<Console>>, visit: Visit) -> Result<Response, Response> {
-    let campaign = read(&console, &visit.frame, &visit.place, &path_of(&visit)).await?;
-    page_of(&console, visit.frame, &visit.place, &campaign, None).await
+    let campaign: Value = visit.get(&console, &visit.resource(PATH)).await?;
+    page_of(&console, visit, &campaign, None).await
 }
 
 /// Makes a campaign: a draft.
 pub async fn create(State(console): State<Arc<Console>>, posted: Posted) -> Result<Response, Response> {
-    let Posted { visit: Visit { frame: f, place, .. }, fields } = posted;
-    let channels = channels_of(&console, &f, &place).await?;
-    match console.inside.call(&place, Method::POST, PATH, Some(&settings_of(&fields, &channels))).await {
-        Ok(made) => {
-            let notice = Some(f.t("campaign-created"));
-            page_of(&console, f, &place, &made, notice).await
-        }
-        Err(refusal) => Ok(Edit::of(f, channels, fields).refused(refusal)),
-    }
+    save(&console, posted, Method::POST, PATH, None, "campaign-created").await
 }
 
 /// Changes a campaign: of a live one this makes a draft.
 pub async fn replace(State(console): State<Arc<Console>>, posted: Posted) -> Result<Response, Response> {
-    let path = path_of(&posted.visit);
-    let Posted { visit: Visit { frame: f, place, .. }, fields } = posted;
-    let channels = channels_of(&console, &f, &place).await?;
-    let present = serde_json::from_value(read(&console, &f, &place, &path).await?).ok();
-    match console.inside.call(&place, Method::PUT, &path, Some(&settings_of(&fields, &channels))).await {
-        Ok(changed) => {
-            let notice = Some(f.t("campaign-saved"));
-            page_of(&console, f, &place, &changed, notice).await
+    let path = posted.visit.resource(PATH);
+    let present: Item = posted.visit.get(&console, &path).await?;
+    save(&console, posted, Method::PUT, &path, Some(present), "campaign-saved").await
+}
+
+/// Has a form stored, and says so, or says what is wrong with it.
+async fn save(
+    console: &Console,
+    posted: Posted,
+    method: Method,
+    path: &str,
+    present: Option<Item>,
+    said: &str,
+) -> Result<Response, Response> {
+    let Posted { visit, fields } = posted;
+    let channels = channels_of(console, &visit).await?;
+    match visit.call(console, method, path, Some(&settings_of(&fields, &channels))).await {
+        Ok(stored) => {
+            let notice = Some(visit.frame.t(said));
+            page_of(console, visit, &stored, notice).await
         }
         Err(refusal) => {
-            let mut page = Edit::of(f, channels, fields);
-            page.campaign = present;
-            Ok(page.refused(refusal))
+            let (status, f) = (refusal.status, visit.frame);
+            let form = Form::from(fields).refused(refusal).map_err(|refusal| f.trouble(&refusal))?;
+            Ok(show(status, &Edit { f, campaign: present, channels, form, notice: None, call: None }))
         }
     }
 }
 
+/// The buttons of a campaign, and what is said when it is done.
+const ACTIONS: [(&str, &str); 2] = [("activate", "campaign-done-activate"), ("stop", "campaign-done-stop")];
+
 /// Activates, stops, deletes.
 pub async fn act(State(console): State<Arc<Console>>, posted: Posted) -> Result<Response, Response> {
-    let path = path_of(&posted.visit);
-    let action = posted.visit.parts.get("action").cloned().unwrap_or_default();
-    let Visit { frame: f, place, .. } = posted.visit;
-    let known = [("activate", "campaign-done-activate"), ("stop", "campaign-done-stop")];
-    let done = match known.into_iter().find(|one| one.0 == action) {
-        Some((_, said)) => {
-            console.inside.call(&place, Method::POST, &format!("{path}/{action}"), None).await.map(|_| said)
+    let visit = posted.visit;
+    match visit.act(&console, PATH, &ACTIONS).await {
+        Ok(None) => Ok(Redirect::to(&visit.frame.to("campaigns")).into_response()),
+        Ok(Some((said, campaign))) => {
+            let notice = Some(visit.frame.t(said));
+            page_of(&console, visit, &campaign, notice).await
         }
-        None if action == "delete" => console.inside.call(&place, Method::DELETE, &path, None).await.map(|_| ""),
-        None => Err(Refusal::new(StatusCode::NOT_FOUND, "")),
-    };
-    match done {
-        Ok("") => Ok(Redirect::to(&f.to("campaigns")).into_response()),
-        Ok(said) => {
-            let (campaign, notice) = (read(&console, &f, &place, &path).await?, Some(f.t(said)));
-            page_of(&console, f, &place, &campaign, notice).await
-        }
-        Err(refusal) => Err(f.trouble(&refusal)),
+        Err(refusal) => Err(visit.frame.trouble(&refusal)),
     }
 }

@@ -1,10 +1,13 @@
 //! The API, called from within: the console does what its user could do with the same key, by the same code.
 
 use crate::api::auth::Caller;
+use crate::api::problem::Problem;
 use axum::Router;
 use axum::body::Body;
 use http::{HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::BodyExt as _;
+use model::clock::Timestamp;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tower::ServiceExt as _;
@@ -37,6 +40,7 @@ impl Refusal {
         Self { status, detail: detail.into(), faults: Vec::new() }
     }
 
+    /// What a problem document says.
     fn of(status: StatusCode, document: &Value) -> Self {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let faults = document["report"]["additionalContext"]["faults"].as_array().into_iter().flatten();
@@ -46,6 +50,42 @@ impl Refusal {
             faults: faults.map(|fault| (text(&fault["path"]), text(&fault["message"]))).collect(),
         }
     }
+}
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Self {
+        let document = problem.document();
+        let status = StatusCode::from_u16(document.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        Self::new(status, document.detail)
+    }
+}
+
+/// A page of a list.
+#[derive(Debug, Deserialize)]
+pub struct List<T> {
+    pub items: Vec<T>,
+    /// Where the next page begins.
+    #[serde(rename = "nextCursor")]
+    pub next: Option<String>,
+}
+
+/// One attempt to deliver an event.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Attempt {
+    pub at: Timestamp,
+    pub duration_ms: u64,
+    pub succeeded: bool,
+    pub status: Option<u16>,
+    pub response_excerpt: Option<String>,
+    pub error: Option<AttemptError>,
+}
+
+/// Why it failed.
+#[derive(Clone, Debug, Deserialize)]
+pub struct AttemptError {
+    pub kind: String,
+    pub message: String,
 }
 
 /// The API's router, of which each call takes a copy.

@@ -9,6 +9,7 @@ mod administration;
 mod assets;
 mod campaigns;
 mod channels;
+mod form;
 mod inside;
 mod language;
 mod page;

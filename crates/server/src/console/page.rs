@@ -1,20 +1,22 @@
 //! What all pages have in common: who looks, where, in which language, and the frame around the contents.
 
-use super::inside::{Place, Refusal};
+use super::inside::{List, Place, Refusal};
 use super::language::Language;
 use super::session::{Session, cookie_of};
 use super::{Console, assets};
-use crate::api::auth::Caller;
+use crate::api::auth::{Caller, InOrganization, Reads};
 use askama::Template;
 use axum::Form;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request, State};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use fluent_bundle::FluentValue;
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use model::clock::Timestamp;
 use model::tenancy::{DEFAULT_SANDBOX, Role};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -34,6 +36,10 @@ const FIRST: &str = "webhooks";
 
 const LANGUAGE: &str = "esito-language";
 const THEME: &str = "esito-theme";
+/// The statuses of feedback events; a webhook gets the last one where it asks for it.
+pub const EVENTS: [&str; 7] = ["sent", "delivered", "bounce", "error", "exclude", "denylist", "delay"];
+/// The items of a list's page.
+pub const ITEMS: &str = "50";
 /// Preferences are kept for a year.
 const KEPT_SECONDS: u32 = 365 * 86_400;
 
@@ -79,7 +85,7 @@ pub struct Frame {
 pub struct Tenant {
     pub organization: String,
     pub sandbox: String,
-    /// All that the key may see.
+    /// Those that the key may see, the first 200 of them.
     pub sandboxes: Vec<String>,
     pub key_name: String,
     pub role: Role,
@@ -146,6 +152,27 @@ impl Frame {
         NAVIGATION.iter().filter(move |(end, ..)| is_admin || *end != "keys")
     }
 
+    /// The query of this page's list for the API, from the cursor on that this page was asked for.
+    pub fn list_query(&self) -> String {
+        let query = self.path.split_once('?').map_or("", |(_, query)| query);
+        let mut asked = url::form_urlencoded::Serializer::new(String::new());
+        asked.append_pair("limit", ITEMS);
+        if let Some((_, cursor)) = url::form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "cursor") {
+            asked.append_pair("cursor", &cursor);
+        }
+        asked.finish()
+    }
+
+    /// The look of a state, of whatever it is one.
+    pub fn tone(&self, state: &str) -> &'static str {
+        match state {
+            "active" | "live" | "valid" | "sent" | "delivered" | "succeeded" => "good",
+            "failing" | "bounce" | "error" | "exhausted" => "bad",
+            "paused" | "draft" | "exclude" | "denylist" | "delay" | "held" => "warn",
+            _ => "wait",
+        }
+    }
+
     /// Whether the visitor may change what a sandbox has.
     pub fn may_edit(&self) -> bool {
         self.tenant.as_ref().is_some_and(|tenant| matches!(tenant.role, Role::Admin | Role::Operator))
@@ -185,6 +212,11 @@ impl Frame {
             _ => text,
         }
     }
+}
+
+/// A text as a part of a path or a query.
+pub fn encoded(text: &str) -> String {
+    url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
 }
 
 /// The path of a page of a sandbox.
@@ -244,17 +276,55 @@ struct Named {
     name: String,
 }
 
-#[derive(Deserialize)]
-struct Sandboxes {
-    items: Vec<Named>,
+impl Visit {
+    /// A further part of the path.
+    pub fn part(&self, name: &str) -> &str {
+        self.parts.get(name).map_or("", String::as_str)
+    }
+
+    /// The API's path of what this page is about, among those of `all`.
+    pub fn resource(&self, all: &str) -> String {
+        format!("{all}/{}", encoded(self.part("id")))
+    }
+
+    /// Reads something; what is refused is a page that says so.
+    pub async fn get<T: DeserializeOwned>(&self, console: &Console, path: &str) -> Result<T, Response> {
+        console.inside.get(&self.place, path).await.map_err(|refusal| self.frame.trouble(&refusal))
+    }
+
+    /// Calls the API to change something.
+    pub async fn call(
+        &self,
+        console: &Console,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Value, Refusal> {
+        console.inside.call(&self.place, method, path, body).await
+    }
+
+    /// Does what a button of a resource says: one of `actions`, each with the key of what is said when it is done, which is
+    /// returned with the API's answer; or deletes it, and nothing is.
+    pub async fn act<'a>(
+        &self,
+        console: &Console,
+        all: &str,
+        actions: &[(&str, &'a str)],
+    ) -> Result<Option<(&'a str, Value)>, Refusal> {
+        let (path, action) = (self.resource(all), self.part("action"));
+        if action == "delete" {
+            return self.call(console, Method::DELETE, &path, None).await.map(|_| None);
+        }
+        let known = actions.iter().find(|known| known.0 == action);
+        let (_, said) = known.ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, ""))?;
+        let done = self.call(console, Method::POST, &format!("{path}/{action}"), None).await;
+        done.map(|answer| Some((*said, answer)))
+    }
 }
 
 /// The caller whose session this is; whoever has none is sent to sign in, and comes back.
 async fn caller_of(console: &Console, headers: &HeaderMap, path: &str) -> Result<(Session, Caller), Response> {
-    let to_sign_in = || {
-        let next: String = url::form_urlencoded::byte_serialize(path.as_bytes()).collect();
-        Redirect::to(&format!("/sign-in?next={next}")).into_response()
-    };
+    let to_sign_in = || Redirect::to(&format!("/sign-in?next={}", encoded(path))).into_response();
     let session = console.sessions.of(headers, console.clock.now()).ok_or_else(to_sign_in)?;
     let caller = Caller::of_id(&console.api, session.key).await.map_err(|_| to_sign_in())?;
     Ok((session, caller))
@@ -265,7 +335,7 @@ impl FromRequestParts<Arc<Console>> for Visit {
 
     async fn from_request_parts(parts: &mut Parts, console: &Arc<Console>) -> Result<Self, Response> {
         let path = parts.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
-        let back = if parts.method == http::Method::GET { &*path } else { "/" };
+        let back = if parts.method == Method::GET { &*path } else { "/" };
         let (session, caller) = caller_of(console, &parts.headers, back).await?;
         let named = Path::<HashMap<String, String>>::from_request_parts(parts, console).await;
         let Path(named) = named.map_err(IntoResponse::into_response)?;
@@ -278,15 +348,16 @@ impl FromRequestParts<Arc<Console>> for Visit {
             tenant: None,
             token: console.sessions.form_token(&session),
         };
+        let entered = InOrganization::<Reads>::enter(caller.clone(), Some(&organization));
+        let entered = match entered {
+            Ok(organization) => organization.sandbox(&console.api, &sandbox).await,
+            Err(problem) => Err(problem),
+        };
+        entered.map_err(|problem| frame.trouble(&problem.into()))?;
         let place = Place { caller, organization, sandbox };
-        let sandboxes = console.inside.get::<Sandboxes>(&place, "/v1/sandboxes?limit=200").await;
+        let sandboxes = console.inside.get::<List<Named>>(&place, "/v1/sandboxes?limit=200").await;
         let sandboxes = sandboxes.map_err(|refusal| frame.trouble(&refusal))?;
-        let sandboxes: Vec<String> = sandboxes.items.into_iter().map(|sandbox| sandbox.name).collect();
-        if !sandboxes.contains(&place.sandbox) {
-            let detail = frame.t("error-no-sandbox");
-            let status = StatusCode::NOT_FOUND;
-            return Err(frame.trouble(&Refusal::new(status, detail)));
-        }
+        let sandboxes = sandboxes.items.into_iter().map(|sandbox| sandbox.name).collect();
         frame.tenant = Some(Tenant {
             organization: place.organization.clone(),
             sandbox: place.sandbox.clone(),
@@ -326,7 +397,7 @@ pub struct Posted {
 }
 
 /// Whether a browser says that another site has sent this (Fetch Metadata).
-fn is_from_elsewhere(headers: &HeaderMap) -> bool {
+pub fn is_from_elsewhere(headers: &HeaderMap) -> bool {
     headers.get("sec-fetch-site").is_some_and(|site| site != "same-origin" && site != "none")
 }
 

@@ -1,19 +1,18 @@
 //! Messages and webhook deliveries: found by what is known of them, and each with its whole story.
 
 use super::Console;
-use super::inside::Refusal;
-use super::page::{Fields, Frame, Posted, Visit, show};
+use super::inside::{Attempt, List};
+use super::page::{EVENTS, Fields, Frame, ITEMS, Posted, Visit, encoded, show};
 use askama::Template;
 use axum::extract::State;
 use axum::response::{IntoResponse, Redirect, Response};
-use http::{Method, StatusCode};
+use http::StatusCode;
 use model::clock::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 use std::sync::Arc;
 
-/// The items of a page.
-const ITEMS: &str = "50";
+const DELIVERIES: &str = "/v1/deliveries";
 
 /// What a list was asked for: its filters, as they were typed.
 #[derive(Clone, Debug)]
@@ -73,19 +72,6 @@ fn moment(name: &str, text: &str) -> String {
         ("from" | "to", 16) => format!("{text}:00Z"),
         ("from" | "to", 19) => format!("{text}Z"),
         _ => text.to_owned(),
-    }
-}
-
-#[derive(Deserialize)]
-struct List<T> {
-    items: Vec<T>,
-    #[serde(rename = "nextCursor")]
-    next: Option<String>,
-}
-
-impl<T> Default for List<T> {
-    fn default() -> Self {
-        Self { items: Vec::new(), next: None }
     }
 }
 
@@ -156,16 +142,6 @@ struct Delivery {
     ended_at: Option<Timestamp>,
 }
 
-/// The look of a message's or a delivery's state.
-fn tone(state: &str) -> &'static str {
-    match state {
-        "sent" | "delivered" | "succeeded" => "good",
-        "bounce" | "error" | "exhausted" | "failing" => "bad",
-        "exclude" | "denylist" | "delay" | "held" => "warn",
-        _ => "wait",
-    }
-}
-
 #[derive(Template)]
 #[template(path = "messages.html")]
 struct Messages {
@@ -182,10 +158,6 @@ impl Messages {
     fn states(&self) -> [&'static str; 8] {
         MESSAGE_STATES
     }
-
-    fn tone(&self, state: &str) -> &'static str {
-        tone(state)
-    }
 }
 
 /// A list, or why there is none: a filter that is not as it should be is the visitor's to mend.
@@ -197,7 +169,9 @@ async fn list<T: serde::de::DeserializeOwned>(
 ) -> Result<(List<T>, Option<String>), Response> {
     match console.inside.get(&visit.place, &format!("{path}?{}", asked.query())).await {
         Ok(list) => Ok((list, None)),
-        Err(refusal) if refusal.status == StatusCode::BAD_REQUEST => Ok((List::default(), Some(refusal.detail))),
+        Err(refusal) if refusal.status == StatusCode::BAD_REQUEST => {
+            Ok((List { items: Vec::new(), next: None }, Some(refusal.detail)))
+        }
         Err(refusal) => Err(visit.frame.trouble(&refusal)),
     }
 }
@@ -207,24 +181,6 @@ pub async fn messages(State(console): State<Arc<Console>>, visit: Visit) -> Resu
     let asked = Asked::of(&visit.frame.path);
     let (list, trouble) = list(&console, &visit, "/v1/messages", &asked).await?;
     Ok(show(StatusCode::OK, &Messages { f: visit.frame, asked, list, trouble }))
-}
-
-/// An attempt of a delivery.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Attempt {
-    at: Timestamp,
-    duration_ms: u64,
-    succeeded: bool,
-    status: Option<u16>,
-    response_excerpt: Option<String>,
-    error: Option<AttemptError>,
-}
-
-#[derive(Debug, Deserialize)]
-struct AttemptError {
-    kind: String,
-    message: String,
 }
 
 /// A delivery with its attempts.
@@ -273,8 +229,8 @@ struct Story {
 }
 
 impl Story {
-    fn tone(&self, state: &str) -> &'static str {
-        tone(state)
+    fn act(&self, detail: &Detail, action: &str) -> String {
+        self.f.to(&format!("deliveries/{}/{action}", detail.delivery.id))
     }
 
     /// How long after the acceptance.
@@ -296,35 +252,22 @@ struct Acceptance {
     created_by: String,
 }
 
-fn part<'a>(visit: &'a Visit, name: &str) -> &'a str {
-    visit.parts.get(name).map_or("", String::as_str)
-}
-
-/// A part of a path, as one.
-fn encoded(text: &str) -> String {
-    url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
-}
-
 /// A message from its acceptance on.
 pub async fn message(State(console): State<Arc<Console>>, visit: Visit) -> Result<Response, Response> {
-    let path = format!("/v1/messages/{}", encoded(part(&visit, "id")));
-    let Visit { frame: f, place, .. } = visit;
-    let trouble = |refusal: Refusal| f.trouble(&refusal);
-    let mut message: Message = console.inside.get(&place, &path).await.map_err(trouble)?;
+    let mut message: Message = visit.get(&console, &visit.resource("/v1/messages")).await?;
     let path = format!("/v1/executions/{}", encoded(&message.execution_id));
-    let acceptance: Acceptance = console.inside.get(&place, &path).await.map_err(trouble)?;
+    let acceptance: Acceptance = visit.get(&console, &path).await?;
     let mut chapters = Vec::new();
     for event in std::mem::take(&mut message.feedback_events) {
         let detail = match &event.delivery {
-            Some(delivery) => {
-                console.inside.get(&place, &format!("/v1/deliveries/{}", encoded(&delivery.id))).await.ok()
-            }
+            Some(delivery) => Some(visit.get(&console, &format!("{DELIVERIES}/{}", encoded(&delivery.id))).await?),
             None => None,
         };
         chapters.push(Chapter { event, detail });
     }
     let Acceptance { created_at, created_by } = acceptance;
-    Ok(show(StatusCode::OK, &Story { f, message, accepted_at: created_at, accepted_by: created_by, chapters }))
+    let page = Story { f: visit.frame, message, accepted_at: created_at, accepted_by: created_by, chapters };
+    Ok(show(StatusCode::OK, &page))
 }
 
 #[derive(Template)]
@@ -337,7 +280,6 @@ struct Deliveries {
 }
 
 const DELIVERY_STATES: [&str; 6] = ["pending", "failing", "held", "succeeded", "exhausted", "cancelled"];
-const EVENTS: [&str; 7] = ["sent", "delivered", "bounce", "error", "exclude", "denylist", "delay"];
 
 impl Deliveries {
     fn states(&self) -> [&'static str; 6] {
@@ -347,30 +289,22 @@ impl Deliveries {
     fn events(&self) -> [&'static str; 7] {
         EVENTS
     }
-
-    fn tone(&self, state: &str) -> &'static str {
-        tone(state)
-    }
 }
 
 /// Webhook deliveries, the newest first.
 pub async fn deliveries(State(console): State<Arc<Console>>, visit: Visit) -> Result<Response, Response> {
     let asked = Asked::of(&visit.frame.path);
-    let (list, trouble) = list(&console, &visit, "/v1/deliveries", &asked).await?;
+    let (list, trouble) = list(&console, &visit, DELIVERIES, &asked).await?;
     Ok(show(StatusCode::OK, &Deliveries { f: visit.frame, asked, list, trouble }))
 }
 
 /// Retries or cancels a delivery, and goes back to its message.
 pub async fn act(State(console): State<Arc<Console>>, posted: Posted) -> Result<Response, Response> {
-    let Posted { visit, .. } = posted;
-    let (id, action) = (encoded(part(&visit, "id")), part(&visit, "action"));
-    let action = ["retry", "cancel"].into_iter().find(|known| *known == action).unwrap_or("none");
-    let path = format!("/v1/deliveries/{id}");
-    let Visit { frame: f, place, .. } = &visit;
-    let detail: Detail = console.inside.get(place, &path).await.map_err(|refusal| f.trouble(&refusal))?;
-    let done = console.inside.call(place, Method::POST, &format!("{path}/{action}"), None).await;
-    done.map_err(|refusal| f.trouble(&refusal))?;
-    Ok(Redirect::to(&f.to(&format!("messages/{}", detail.feedback_event.message_id))).into_response())
+    let visit = posted.visit;
+    let detail: Detail = visit.get(&console, &visit.resource(DELIVERIES)).await?;
+    let done = visit.act(&console, DELIVERIES, &[("retry", ""), ("cancel", "")]).await;
+    done.map_err(|refusal| visit.frame.trouble(&refusal))?;
+    Ok(Redirect::to(&visit.frame.to(&format!("messages/{}", detail.feedback_event.message_id))).into_response())
 }
 
 #[cfg(test)]

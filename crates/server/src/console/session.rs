@@ -132,15 +132,7 @@ pub fn cookie_of<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[derive(Debug)]
-    struct Counting(std::sync::atomic::AtomicU8);
-
-    impl Entropy for Counting {
-        fn fill(&self, bytes: &mut [u8]) {
-            bytes.fill(self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
-        }
-    }
+    use crate::clock::SystemEntropy;
 
     fn headers(set: &HeaderValue) -> HeaderMap {
         let pair = set.to_str().unwrap().split(';').next().unwrap();
@@ -149,7 +141,7 @@ mod tests {
 
     #[test]
     fn a_session_is_known_until_its_end_and_by_its_maker_alone() {
-        let (entropy, now) = (Counting(1.into()), Timestamp(1_000));
+        let (entropy, now) = (SystemEntropy, Timestamp(1_000));
         let (sessions, others) = (Sessions::new(&[1; 32], true), Sessions::new(&[2; 32], true));
         let key = ApiKeyId::from_bytes(&[9; 16]).unwrap();
         let set = sessions.begin(key, now, &entropy);
@@ -169,7 +161,7 @@ mod tests {
     #[test]
     fn any_changed_character_of_a_cookie_ends_the_session() {
         let sessions = Sessions::new(&[1; 32], false);
-        let set = sessions.begin(ApiKeyId::from_bytes(&[9; 16]).unwrap(), Timestamp(0), &Counting(1.into()));
+        let set = sessions.begin(ApiKeyId::from_bytes(&[9; 16]).unwrap(), Timestamp(0), &SystemEntropy);
         let text = set.to_str().unwrap().split(';').next().unwrap().to_owned();
         for i in COOKIE.len() + 1..text.len() {
             let mut changed = text.clone().into_bytes();
@@ -182,7 +174,7 @@ mod tests {
     #[test]
     fn a_link_signs_in_once_and_not_late() {
         let sessions = Sessions::new(&[1; 32], false);
-        let (entropy, now, key) = (Counting(1.into()), Timestamp(0), ApiKeyId::from_bytes(&[9; 16]).unwrap());
+        let (entropy, now, key) = (SystemEntropy, Timestamp(0), ApiKeyId::from_bytes(&[9; 16]).unwrap());
         let token = sessions.link(key, now, &entropy);
         assert_eq!(sessions.redeem("x", now), None);
         assert_eq!(sessions.redeem(&token, now), Some(key));

@@ -1,8 +1,9 @@
 //! Signing in, with an API key or by a link that is good once, and out.
 
 use super::Console;
-use super::page::{Fields, Frame, Taste, local, show as show_page};
+use super::page::{Fields, Frame, Taste, is_from_elsewhere, local, show as show_page};
 use crate::api::auth::Caller;
+use crate::api::problem::Problem;
 use askama::Template;
 use axum::Form;
 use axum::extract::{Query, State};
@@ -48,7 +49,8 @@ pub async fn sign_in(
     Form(fields): Form<Vec<(String, String)>>,
 ) -> Response {
     let (fields, f) = (Fields(fields), frame(&console, &headers));
-    let found = key_of(&console, &fields).await;
+    // Nobody is to find himself signed in with another's key.
+    let found = if is_from_elsewhere(&headers) { Err("error-foreign-form") } else { key_of(&console, &fields).await };
     match found {
         Ok(key) => {
             let cookie = console.sessions.begin(key, console.clock.now(), &*console.entropy);
@@ -70,7 +72,7 @@ async fn key_of(console: &Console, fields: &Fields) -> Result<ApiKeyId, &'static
     }
     match Caller::of(&console.api, fields.text("key")).await {
         Ok(caller) => Ok(caller.key.id),
-        Err(crate::api::problem::Problem::Unauthenticated(_)) => Err("error-no-key"),
+        Err(Problem::Unauthenticated(_)) => Err("error-no-key"),
         Err(_) => Err("error-unavailable"),
     }
 }

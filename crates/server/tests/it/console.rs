@@ -263,6 +263,9 @@ async fn forms_of_other_sites_and_frames_do_not_work() {
     let crossed = browser.request(Method::POST, &format!("{edit}/delete"), &headers, form).await;
     assert_eq!(crossed.status, 403);
     assert_eq!(unchanged(&world).await, stored);
+    let form = encoded(&[("key", world.caller.key.as_deref().unwrap())]);
+    let signed_in = Browser::new(&world).request(Method::POST, "/sign-in", &headers, form).await;
+    assert_eq!(signed_in.status, 401, "nobody is signed in by another site");
     let led = browser.post("/preferences", &[("back", "//evil.example"), ("theme", "dark")]).await;
     assert_eq!(led.header("location"), "/");
 }
@@ -336,4 +339,19 @@ async fn a_first_visit_is_small_and_its_parts_are_kept() {
         total += answer.body.len();
     }
     assert!(total <= 150_000, "{total} bytes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sandbox_is_reached_however_many_there_are() {
+    let world = World::start().await;
+    for n in 0..201 {
+        world.caller.post("/v1/sandboxes", &json!({"name": format!("s-{n:03}")})).await.expect(201);
+    }
+    let mut browser = Browser::signed_in(&world).await;
+    for name in ["prod", "s-000", "s-200"] {
+        let page = browser.get(&format!("/o/default@EsitoOrg/{name}/webhooks")).await;
+        assert_eq!(page.status, 200, "{name}");
+    }
+    assert_eq!(browser.get("/o/default@EsitoOrg/s-201/webhooks").await.status, 404);
+    assert_eq!(browser.get("/o/other@EsitoOrg/prod/webhooks").await.status, 404);
 }

@@ -6,7 +6,7 @@
 
 use super::rows::rows_of;
 use super::session::{Done, Fault, Session, col};
-use crate::shared::searching::{Fresh, LATE, MOST, Next, Places, RUN, Run, WINDOWS};
+use crate::shared::searching::{AllPlaces, Fresh, LATE, MOST, Next, Places, RUN, Run};
 use model::clock::Timestamp;
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
@@ -281,17 +281,11 @@ pub(super) async fn all_places(
     recipient: &str,
     window: usize,
 ) -> Done<Option<BTreeSet<i64>>> {
-    let (mut all, mut end) = (BTreeSet::new(), i64::MAX);
-    for _ in 0..WINDOWS {
-        let places = places(session, sbx, recipient, 0..end, window).await?;
-        all.extend(places.executions);
-        match places.end {
-            None => return Ok(Some(all)),
-            Some(_) if all.len() >= MOST => return Ok(None),
-            Some(before) => end = before,
-        }
+    let mut all = AllPlaces::default();
+    while let Some(before) = all.before() {
+        all.add(places(session, sbx, recipient, 0..before, window).await?);
     }
-    Ok(None)
+    Ok(all.whole())
 }
 
 impl Search<'_> {

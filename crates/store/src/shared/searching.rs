@@ -190,6 +190,36 @@ impl Places {
     }
 }
 
+/// All executions of a recipient, page by page, unless it would take long to find them all.
+#[derive(Debug, Default)]
+pub struct AllPlaces {
+    executions: BTreeSet<i64>,
+    /// None: at the beginning.
+    end: Option<i64>,
+    pages: usize,
+    is_whole: bool,
+}
+
+impl AllPlaces {
+    /// Before which execution the next page ends; none: there is none to be asked for.
+    pub fn before(&self) -> Option<i64> {
+        let is_enough = self.is_whole || self.pages >= WINDOWS || (self.pages > 0 && self.executions.len() >= MOST);
+        (!is_enough).then_some(self.end.unwrap_or(i64::MAX))
+    }
+
+    /// Adds the page that was asked for.
+    pub fn add(&mut self, page: Places) {
+        self.executions.extend(page.executions);
+        self.pages += 1;
+        (self.end, self.is_whole) = (page.end, page.end.is_none());
+    }
+
+    /// All of them; none: there may be others.
+    pub fn whole(self) -> Option<BTreeSet<i64>> {
+        self.is_whole.then_some(self.executions)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

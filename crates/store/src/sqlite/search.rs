@@ -1,7 +1,7 @@
 //! The index of recipients: see [`crate::shared::searching`]. Entries are written in small commits between others'.
 
 use super::writer::Tx;
-use crate::shared::searching::{Fresh, LATE, MOST, Next, Places, RUN, Run, WINDOWS};
+use crate::shared::searching::{AllPlaces, Fresh, LATE, MOST, Next, Places, RUN, Run};
 use crate::{Result, StoreError};
 use aws_lc_rs::digest::{SHA256, digest};
 use model::clock::Timestamp;
@@ -235,17 +235,11 @@ pub(super) fn all_places(
     recipient: &str,
     window: usize,
 ) -> Result<Option<BTreeSet<i64>>> {
-    let (mut all, mut end) = (BTreeSet::new(), i64::MAX);
-    for _ in 0..WINDOWS {
-        let places = places(connection, sbx, recipient, 0..end, window)?;
-        all.extend(places.executions);
-        match places.end {
-            None => return Ok(Some(all)),
-            Some(_) if all.len() >= MOST => return Ok(None),
-            Some(before) => end = before,
-        }
+    let mut all = AllPlaces::default();
+    while let Some(before) = all.before() {
+        all.add(places(connection, sbx, recipient, 0..before, window)?);
     }
-    Ok(None)
+    Ok(all.whole())
 }
 
 /// The same among messages that are in no run yet; whether the runs are wanted too.

@@ -21,7 +21,7 @@ async fn walk(language: &str, theme: &str, width: u32) {
     assert!(modules.join("node_modules/playwright-core").is_dir(), "playwright-core is missing: run scripts/peers");
     let shots = std::env::var("ESITO_SHOTS").ok();
     let settings = json!({"base": world.server.base, "key": world.server.key, "receiver": world.receiver.url,
-        "language": language, "theme": theme, "width": width, "shots": shots, "message": true});
+        "language": language, "theme": theme, "width": width, "shots": shots});
     let mut command = tokio::process::Command::new(program("node"));
     command.arg(project_folder().join("tests/peers/browser/console.mjs")).arg(modules).arg(program("chromium"));
     command.arg(settings.to_string()).stdin(Stdio::null()).kill_on_drop(true);
