@@ -5,6 +5,7 @@ use super::language::Language;
 use super::session::{Session, cookie_of};
 use super::{Console, assets};
 use crate::api::auth::{Caller, InOrganization, Reads};
+use crate::api::problem::Problem;
 use askama::Template;
 use axum::Form;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request, State};
@@ -188,9 +189,7 @@ impl Frame {
             _ => self.tn("time-days-ago", &(seconds / 86_400)),
         }
     }
-}
 
-impl Frame {
     /// How long until a moment, for people.
     pub fn until(&self, at: &Timestamp) -> String {
         let seconds = u64::try_from((at.millis() - self.now.millis() + 999) / 1_000).unwrap_or(0);
@@ -326,8 +325,12 @@ impl Visit {
 async fn caller_of(console: &Console, headers: &HeaderMap, path: &str) -> Result<(Session, Caller), Response> {
     let to_sign_in = || Redirect::to(&format!("/sign-in?next={}", encoded(path))).into_response();
     let session = console.sessions.of(headers, console.clock.now()).ok_or_else(to_sign_in)?;
-    let caller = Caller::of_id(&console.api, session.key).await.map_err(|_| to_sign_in())?;
-    Ok((session, caller))
+    match Caller::of_id(&console.api, session.key).await {
+        Ok(caller) => Ok((session, caller)),
+        Err(Problem::Unauthenticated(_)) => Err(to_sign_in()),
+        // Signing in would not help while the store is away.
+        Err(problem) => Err(problem.into_response()),
+    }
 }
 
 impl FromRequestParts<Arc<Console>> for Visit {
