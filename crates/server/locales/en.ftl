@@ -347,3 +347,16 @@ schedule-about = Executions are taken between these moments. Both may be empty.
 schedule-start = Start
 schedule-end = End
 save-draft = Save draft
+
+live-title = Live view
+live-about = Feedback events as they are recorded, the newest first.
+live-following = Following
+live-paused = Paused
+live-waiting = Connecting…
+live-ended = The connection has ended. Reload the page.
+live-pause = Pause
+live-resume = Go on
+live-empty = Nothing yet
+live-empty-about = As soon as a message is sent, delivered or fails, it appears here.
+live-skipped = More comes than fits here: only the newest are shown. Messages has them all.
+reload = Reload

@@ -347,3 +347,16 @@ schedule-about = Le esecuzioni sono accettate tra questi momenti. Entrambi posso
 schedule-start = Inizio
 schedule-end = Fine
 save-draft = Salva bozza
+
+live-title = In diretta
+live-about = Gli eventi di feedback mentre sono registrati, i più recenti in alto.
+live-following = In ascolto
+live-paused = In pausa
+live-waiting = Collegamento…
+live-ended = Il collegamento è terminato. Ricaricare la pagina.
+live-pause = Pausa
+live-resume = Continua
+live-empty = Ancora nulla
+live-empty-about = Appena un messaggio è inviato, consegnato o non riesce, appare qui.
+live-skipped = Arriva più di quanto entri qui: sono mostrati solo i più recenti. In Messaggi ci sono tutti.
+reload = Ricarica

@@ -87,6 +87,25 @@ pub struct EventFilter {
     pub after: Option<i64>,
 }
 
+impl EventFilter {
+    /// All of a sandbox.
+    pub fn of(sandbox: SandboxId) -> Self {
+        Self {
+            sandbox,
+            request_id: None,
+            campaign: None,
+            execution_id: None,
+            recipient: None,
+            status: None,
+            channel: None,
+            from: None,
+            to: None,
+            created_by: None,
+            after: None,
+        }
+    }
+}
+
 /// Which deliveries.
 #[derive(Clone, Debug)]
 pub struct DeliveryFilter {

@@ -27,6 +27,7 @@ mod digest;
 mod document;
 mod erasures;
 mod etag;
+mod event_stream;
 mod executions;
 mod feedback_events;
 mod leftover;
@@ -68,6 +69,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use store::Store;
 use store::wake::Wake;
+use tokio::sync::Semaphore;
 use utoipa_axum::router::OpenApiRouter;
 
 /// What the API needs of the program around it.
@@ -126,6 +128,8 @@ pub struct Api {
     sandboxes: Cache<(String, String), Arc<Sandbox>>,
     jwks: Cache<(), Bytes>,
     rate: RateLimit,
+    /// A place for each stream of events.
+    streams: Arc<Semaphore>,
 }
 
 impl Api {
@@ -150,6 +154,7 @@ impl Api {
             sandboxes: Cache::new(10_000, SANDBOX_LIFETIME),
             jwks: Cache::new(1, JWKS_LIFETIME),
             rate: RateLimit::new(settings.executions_per_second),
+            streams: Arc::new(Semaphore::new(event_stream::MOST_STREAMS)),
             settings,
         }
     }
@@ -167,6 +172,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(campaigns::routes())
         .merge(lookups::routes())
         .merge(feedback_events::routes())
+        .merge(event_stream::routes())
         .merge(deliveries::routes())
         .merge(replays::routes())
         .merge(erasures::routes())

@@ -89,6 +89,8 @@ pub enum Problem {
         /// How many.
         waiting: u64,
     },
+    /// As many follow the feed as may.
+    TooManyStreams,
     /// The store does not answer.
     Unavailable,
     /// A fault of Esito's own.
@@ -176,6 +178,7 @@ impl Problem {
             Self::TooMuchWaiting { .. } => {
                 (S::TOO_MANY_REQUESTS, "too-much-waiting", "Too many messages wait to be sent")
             }
+            Self::TooManyStreams => (S::TOO_MANY_REQUESTS, "too-many-streams", "Too many streams of events"),
             Self::Unavailable => (S::SERVICE_UNAVAILABLE, "unavailable", "The service is unavailable"),
             Self::Internal => (S::INTERNAL_SERVER_ERROR, "internal", "An internal error"),
         }
@@ -222,6 +225,9 @@ impl Problem {
             Self::TooMuchWaiting { waiting } => {
                 format!("{waiting} messages already wait to be sent; try again later")
             }
+            Self::TooManyStreams => {
+                "as many streams are open as this server has; end one, or read /v1/feedback-events".into()
+            }
             Self::Unavailable => "the store does not answer at the moment; try again, the same request is safe".into(),
             Self::Internal => "something went wrong inside; the log of the server says more".into(),
         }
@@ -245,7 +251,7 @@ impl Problem {
     fn retry_after(&self) -> Option<u32> {
         match self {
             Self::RateLimited { retry_after } => Some(*retry_after),
-            Self::TooMuchWaiting { .. } | Self::Unavailable => Some(RETRY_AFTER_SECONDS),
+            Self::TooMuchWaiting { .. } | Self::TooManyStreams | Self::Unavailable => Some(RETRY_AFTER_SECONDS),
             _ => None,
         }
     }

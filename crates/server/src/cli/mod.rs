@@ -16,6 +16,7 @@ mod replay;
 mod send;
 mod serve;
 mod store;
+mod tail;
 mod tenancy;
 
 use crate::config::{self, CONFIG_VARIABLE, ConfigFaults, Loaded};
@@ -45,6 +46,8 @@ enum Command {
     Listen(listen::Listen),
     /// Runs an execution
     Send(send::Send),
+    /// Follows feedback events as they are recorded
+    Tail(tail::Tail),
     /// Delivers feedback events once more, and shows how far it has come
     Replay(replay::Replay),
     /// Copies the SQLite database, beside a server that goes on, and checks the copy
@@ -121,6 +124,7 @@ pub fn run() -> ExitCode {
         Command::Demo(command) => on_runtime(command.run()),
         Command::Listen(command) => on_runtime(command.run()),
         Command::Send(command) => on_runtime(command.run()),
+        Command::Tail(command) => on_runtime(command.run()),
         Command::Replay(command) => on_runtime(command.run()),
         Command::Backup(command) => on_runtime(command.run()),
         Command::Restore(command) => on_runtime(command.run()),

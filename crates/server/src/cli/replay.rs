@@ -1,21 +1,14 @@
 //! `esito replay`.
 
-use super::client::HttpClient;
+use super::client::{HttpClient, Remote, refusal};
 use super::{Failure, Outcome, print_line};
-use crate::config::API_KEY_VARIABLE;
-use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE};
-use http::{Method, Request};
-use http_body_util::Full;
+use http::Method;
 use indicatif::{ProgressBar, ProgressStyle};
 use model::clock::Timestamp;
 use model::ids::{CampaignId, ExecutionId, ReplayId};
-use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
 use std::time::Duration;
-use url::Url;
 
 /// How long an answer may take.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -29,18 +22,8 @@ const STEPS: u64 = 1_000;
 /// The arguments of `esito replay`.
 #[derive(Debug, clap::Args)]
 pub struct Replay {
-    /// Where the server is
-    #[arg(long, default_value = "http://127.0.0.1:8025")]
-    url: Url,
-    /// The API key: an operator's or an admin's
-    #[arg(long, env = API_KEY_VARIABLE, hide_env_values = true)]
-    key: SecretString,
-    /// The organization
-    #[arg(long, value_name = "ID")]
-    org: String,
-    /// The sandbox
-    #[arg(long, value_name = "NAME", default_value = "prod")]
-    sandbox: String,
+    #[command(flatten)]
+    remote: Remote,
     #[command(flatten)]
     which: Which,
     /// The most events a second, 1 to 10000
@@ -55,9 +38,6 @@ pub struct Replay {
     /// Cancels a replay, instead of making one
     #[arg(long, value_name = "UUID", conflicts_with_all = ["per_second", "detach"], conflicts_with = "Which")]
     cancel: Option<ReplayId>,
-    /// Authorities to trust besides the system's, as PEM
-    #[arg(long, value_name = "FILE")]
-    ca_file: Option<PathBuf>,
     /// Prints the replay as the server shows it, at its end
     #[arg(long)]
     json: bool,
@@ -127,7 +107,7 @@ fn goes_on(id: &str) -> String {
 impl Replay {
     /// Makes a replay and shows how it goes until its end.
     pub async fn run(self) -> Outcome {
-        let client = HttpClient::new(self.ca_file.as_deref()).map_err(Failure::new)?;
+        let client = self.remote.client()?;
         let replay = match (self.cancel, self.watch) {
             (Some(id), _) => {
                 let replay = self.call(&client, Method::POST, &format!("/{id}/cancel"), None).await?;
@@ -199,26 +179,12 @@ impl Replay {
         path: &str,
         body: Option<Value>,
     ) -> Result<Value, Failure> {
-        let base = self.url.as_str().trim_end_matches('/');
-        let request = Request::builder()
-            .method(method)
-            .uri(format!("{base}/v1/replays{path}"))
-            .header(AUTHORIZATION, format!("Bearer {}", self.key.expose_secret()))
-            .header(CONTENT_TYPE, "application/json")
-            .header("x-gw-ims-org-id", &self.org)
-            .header("x-sandbox-name", &self.sandbox)
-            .body(Full::from(body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()))));
-        // Not the error's text: it may be about the key.
-        let request = request.map_err(|_| {
-            Failure::new("the URL, key, organization or sandbox has characters that HTTP does not take")
-        })?;
+        let request = self.remote.request(method, &format!("/v1/replays{path}"), body.as_ref())?;
         let answer = client.call(request, LIMIT).await.map_err(Failure::new)?;
-        let body: Value = serde_json::from_slice(&answer.body).unwrap_or(Value::Null);
-        if answer.status.is_success() {
-            return Ok(body);
+        match answer.status.is_success() {
+            true => Ok(serde_json::from_slice(&answer.body).unwrap_or(Value::Null)),
+            false => Err(Failure::new(refusal(answer.status, &answer.body))),
         }
-        let text = |name: &str| body[name].as_str().unwrap_or_default().to_owned();
-        Err(Failure::new(format!("{}: {} {}", answer.status, text("title"), text("detail"))))
     }
 }
 

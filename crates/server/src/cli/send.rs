@@ -1,20 +1,15 @@
 //! `esito send`.
 
-use super::client::HttpClient;
+use super::client::{Remote, refusal};
 use super::{Failure, Outcome, print_line};
 use crate::clock::SystemEntropy;
-use crate::config::API_KEY_VARIABLE;
 use bytes::Bytes;
-use http::Request;
-use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::{Method, Request};
 use http_body_util::Full;
 use model::clock::Entropy as _;
 use model::ids::CampaignId;
-use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
-use std::path::PathBuf;
 use std::time::Duration;
-use url::Url;
 
 /// How long the answer may take.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -22,18 +17,8 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// The arguments of `esito send`.
 #[derive(Debug, clap::Args)]
 pub struct Send {
-    /// Where the server is
-    #[arg(long, default_value = "http://127.0.0.1:8025")]
-    url: Url,
-    /// The API key
-    #[arg(long, env = API_KEY_VARIABLE, hide_env_values = true)]
-    key: SecretString,
-    /// The organization
-    #[arg(long, value_name = "ID")]
-    org: String,
-    /// The sandbox
-    #[arg(long, value_name = "NAME", default_value = "prod")]
-    sandbox: String,
+    #[command(flatten)]
+    remote: Remote,
     /// The campaign
     #[arg(long, value_name = "UUID")]
     campaign: CampaignId,
@@ -49,9 +34,6 @@ pub struct Send {
     /// Sends after all unitary executions
     #[arg(long)]
     high_throughput: bool,
-    /// Authorities to trust besides the system's, as PEM
-    #[arg(long, value_name = "FILE")]
-    ca_file: Option<PathBuf>,
     /// Prints the answer as it came
     #[arg(long)]
     json: bool,
@@ -77,7 +59,7 @@ impl Send {
     pub async fn run(self) -> Outcome {
         let request_id = self.request_id.clone().unwrap_or_else(new_request_id);
         let request = self.request(&request_id)?;
-        let client = HttpClient::new(self.ca_file.as_deref()).map_err(Failure::new)?;
+        let client = self.remote.client()?;
         let answer = client.call(request, LIMIT).await;
         let unknown = |error| {
             Failure::new(format!(
@@ -91,27 +73,18 @@ impl Send {
             print_line(&body.to_string())?;
             return if accepted { Ok(()) } else { Err(Failure::told()) };
         }
-        let text = |name: &str| body[name].as_str().unwrap_or_default().to_owned();
         if accepted {
-            return print_line(&format!("accepted {} (request {request_id})", text("executionId")));
+            let id = body["executionId"].as_str().unwrap_or_default();
+            return print_line(&format!("accepted {id} (request {request_id})"));
         }
-        Err(Failure::new(format!("{}: {} {}", answer.status, text("title"), text("detail"))))
+        Err(Failure::new(refusal(answer.status, &answer.body)))
     }
 
     fn request(&self, request_id: &str) -> Result<Request<Full<Bytes>>, Failure> {
         let kind = if self.high_throughput { "highthroughput" } else { "unitary" };
-        let base = self.url.as_str().trim_end_matches('/');
         let recipients: Vec<Value> = self.to.iter().map(|address| self.recipient(address)).collect();
         let body = json!({"requestId": request_id, "campaignId": self.campaign, "recipients": recipients});
-        let request = Request::post(format!("{base}/ajo/im/executions/{kind}"))
-            .header(AUTHORIZATION, format!("Bearer {}", self.key.expose_secret()))
-            .header(CONTENT_TYPE, "application/json")
-            .header("x-gw-ims-org-id", &self.org)
-            .header("x-sandbox-name", &self.sandbox)
-            .body(Full::from(body.to_string()));
-        // Not the error's text: it may be about the key.
-        request
-            .map_err(|_| Failure::new("the URL, key, organization or sandbox has characters that HTTP does not take"))
+        self.remote.request(Method::POST, &format!("/ajo/im/executions/{kind}"), Some(&body))
     }
 
     fn recipient(&self, address: &str) -> Value {

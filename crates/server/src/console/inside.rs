@@ -4,6 +4,7 @@ use crate::api::auth::Caller;
 use crate::api::problem::Problem;
 use axum::Router;
 use axum::body::Body;
+use axum::response::{IntoResponse as _, Response};
 use http::{HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::BodyExt as _;
 use model::clock::Timestamp;
@@ -88,6 +89,17 @@ pub struct AttemptError {
     pub message: String,
 }
 
+/// The beginning of a call in this name.
+fn request(place: &Place, method: Method, path: &str) -> Result<http::request::Builder, Refusal> {
+    let value = |text: &str| HeaderValue::from_str(text).map_err(|error| Refusal::internal(error.to_string()));
+    Ok(Request::builder()
+        .method(method)
+        .uri(path)
+        .header("x-gw-ims-org-id", value(&place.organization)?)
+        .header("x-sandbox-name", value(&place.sandbox)?)
+        .extension(place.caller.clone()))
+}
+
 /// The API's router, of which each call takes a copy.
 #[derive(Clone, Debug)]
 pub struct Inside(pub Router);
@@ -101,10 +113,7 @@ impl Inside {
         path: &str,
         body: Option<&Value>,
     ) -> Result<Value, Refusal> {
-        let mut request = Request::builder().method(method).uri(path);
-        let value = |text: &str| HeaderValue::from_str(text).map_err(|error| Refusal::internal(error.to_string()));
-        request = request.header("x-gw-ims-org-id", value(&place.organization)?);
-        request = request.header("x-sandbox-name", value(&place.sandbox)?);
+        let mut request = request(place, method, path)?;
         let body = match body {
             None => Body::empty(),
             Some(json) => {
@@ -112,14 +121,27 @@ impl Inside {
                 Body::from(json.to_string())
             }
         };
-        let request = request.extension(place.caller.clone()).body(body);
-        let request = request.map_err(|error| Refusal::internal(error.to_string()))?;
+        let request = request.body(body).map_err(|error| Refusal::internal(error.to_string()))?;
         let Ok(response) = self.0.clone().oneshot(request).await;
         let status = response.status();
         let bytes =
             response.into_body().collect().await.map_err(|error| Refusal::internal(error.to_string()))?.to_bytes();
         let answer = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).unwrap_or(Value::Null) };
         if status.is_success() { Ok(answer) } else { Err(Refusal::of(status, &answer)) }
+    }
+
+    /// The API's own answer, as it comes.
+    pub async fn stream(&self, place: &Place, path: &str, last_event: Option<&HeaderValue>) -> Response {
+        let answer = async {
+            let mut request = request(place, Method::GET, path)?;
+            if let Some(id) = last_event {
+                request = request.header("last-event-id", id);
+            }
+            let request = request.body(Body::empty()).map_err(|error| Refusal::internal(error.to_string()))?;
+            let Ok(response) = self.0.clone().oneshot(request).await;
+            Ok(response)
+        };
+        answer.await.unwrap_or_else(|refusal: Refusal| refusal.status.into_response())
     }
 
     /// Reads something.

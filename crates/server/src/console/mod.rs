@@ -12,6 +12,7 @@ mod channels;
 mod form;
 mod inside;
 mod language;
+mod live;
 mod page;
 mod search;
 mod session;
@@ -72,6 +73,8 @@ pub fn router(console: Arc<Console>) -> Router {
         .route("/preferences", post(page::set_preferences))
         .route("/o/{organization}/{sandbox}/messages", get(search::messages))
         .route("/o/{organization}/{sandbox}/messages/{id}", get(search::message))
+        .route("/o/{organization}/{sandbox}/live", get(live::page))
+        .route("/o/{organization}/{sandbox}/live/stream", get(live::stream))
         .route("/o/{organization}/{sandbox}/deliveries", get(search::deliveries))
         .route("/o/{organization}/{sandbox}/deliveries/{id}/{action}", post(search::act))
         .route("/o/{organization}/{sandbox}/webhooks", get(webhooks::inventory).post(webhooks::create))

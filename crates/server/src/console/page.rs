@@ -22,10 +22,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 /// The pages that the frame leads to: the end of the path, the key of the name, and the key of the group that begins there.
-pub const NAVIGATION: [(&str, &str, Option<&str>); 7] = [
+pub const NAVIGATION: [(&str, &str, Option<&str>); 8] = [
     ("campaigns", "campaigns-title", Some("group-messages")),
     ("messages", "messages-title", None),
     ("deliveries", "deliveries-title", None),
+    ("live", "live-title", None),
     ("webhooks", "webhooks-title", Some("group-administration-channels")),
     ("channels", "channels-title", None),
     ("keys", "keys-title", Some("group-administration")),

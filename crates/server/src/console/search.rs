@@ -16,19 +16,19 @@ const DELIVERIES: &str = "/v1/deliveries";
 
 /// What a list was asked for: its filters, as they were typed.
 #[derive(Clone, Debug)]
-struct Asked(Fields);
+pub struct Asked(Fields);
 
 impl Asked {
-    fn of(path: &str) -> Self {
+    pub fn of(path: &str) -> Self {
         let query = path.split_once('?').map_or("", |(_, query)| query);
         Self(Fields(url::form_urlencoded::parse(query.as_bytes()).into_owned().collect()))
     }
 
-    fn text(&self, name: &str) -> &str {
+    pub fn text(&self, name: &str) -> &str {
         self.0.text(name)
     }
 
-    fn is(&self, name: &str, value: &str) -> bool {
+    pub fn is(&self, name: &str, value: &str) -> bool {
         self.text(name) == value
     }
 
@@ -105,16 +105,31 @@ impl Message {
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Event {
-    recorded_at: Timestamp,
-    status: String,
+pub struct Event {
+    /// Its place in the feed.
+    pub sequence: i64,
+    pub recorded_at: Timestamp,
+    pub status: String,
+    pub message_id: String,
     event: Value,
     delivery: Option<Delivery>,
 }
 
 impl Event {
+    /// The address, or what stands for the recipient where there is none.
+    pub fn recipient(&self) -> &str {
+        let identities = self.event["identityMap"].as_object().into_iter().flat_map(|map| map.values());
+        let identities: Vec<&Value> = identities.filter_map(Value::as_array).flatten().collect();
+        let primary = identities.iter().find(|identity| identity["primary"] == true);
+        primary.or(identities.first()).and_then(|identity| identity["id"].as_str()).unwrap_or_default()
+    }
+
+    pub fn request_id(&self) -> &str {
+        self.event["requestId"].as_str().unwrap_or_default()
+    }
+
     /// Why it failed, or was left out.
-    fn reason(&self) -> String {
+    pub fn reason(&self) -> String {
         let feedback = &self.event["messageDeliveryFeedback"];
         let failure = &feedback["messageFailure"];
         if let Some(reason) = failure["reason"].as_str() {
