@@ -36,4 +36,6 @@ mod secrets;
 #[cfg(test)]
 mod support;
 #[cfg(test)]
+mod tail;
+#[cfg(test)]
 mod tenancy;

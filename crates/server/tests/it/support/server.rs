@@ -8,6 +8,9 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
+/// The lines of a log that tell of a failure.
+const LAST_LINES: usize = 100;
+
 /// A folder with a configuration, and the program that works in it.
 pub struct Server {
     pub folder: TempDir,
@@ -18,6 +21,25 @@ pub struct Server {
     /// It prints its first key, and the link to the console, in place of writing the key to a file.
     prints_key: bool,
     printed: Arc<Mutex<String>>,
+}
+
+/// What the server of a failed test has logged says why, and goes with it. `ESITO_KEEP=<folder>` keeps its database, too.
+impl Drop for Server {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        eprintln!("the end of the server's log:\n{}", lines[lines.len().saturating_sub(LAST_LINES)..].join("\n"));
+        if let Some(folder) = std::env::var_os("ESITO_KEEP") {
+            let kept = PathBuf::from(folder).join(self.folder.path().file_name().unwrap());
+            std::fs::create_dir_all(&kept).unwrap();
+            for file in std::fs::read_dir(self.folder.path()).unwrap().filter_map(Result::ok) {
+                std::fs::copy(file.path(), kept.join(file.file_name())).ok();
+            }
+        }
+    }
 }
 
 /// Changes to the configuration, by key.
@@ -33,7 +55,8 @@ impl Server {
 
     /// Like `start`, by a person at a terminal.
     pub async fn start_by_hand() -> Self {
-        let mut server = Self { prints_key: true, ..Self::prepare(&[]) };
+        let mut server = Self::prepare(&[]);
+        server.prints_key = true;
         server.up().await;
         server
     }

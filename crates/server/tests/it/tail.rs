@@ -1,0 +1,172 @@
+//! Feedback events as they are recorded: the stream of the API, followed by `esito tail`.
+
+use crate::support::must;
+use crate::support::world::{World, execution, simulate};
+use serde_json::{Value, json};
+use std::process::Stdio;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::process::{Child, ChildStdout, Command};
+
+/// `esito tail` at work.
+struct Tail {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Tail {
+    fn start(world: &World, base: &str, words: &[&str]) -> Self {
+        Self::start_with(base, &world.server.key, words)
+    }
+
+    fn start_with(base: &str, key: &str, words: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_esito"));
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"ESITO_")) {
+            command.env_remove(name);
+        }
+        command.args(["tail", "--url", base, "--org", "default@EsitoOrg"]).args(words).env("ESITO_API_KEY", key);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, lines }
+    }
+
+    async fn next(&mut self) -> String {
+        must("a line of esito tail", self.lines.next_line()).await.unwrap().expect("esito tail goes on")
+    }
+
+    /// Its exit code, and what it told.
+    async fn end(mut self) -> (i32, String) {
+        let status = must("esito tail to end", self.child.wait()).await.unwrap();
+        let mut told = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut told).await.unwrap();
+        (status.code().unwrap(), told)
+    }
+}
+
+/// Where each connection is led on to the server, the first one until it has brought so many whole lines.
+async fn unreliable(world: &World, lines: usize) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    let server = world.server.base.strip_prefix("http://").unwrap().to_owned();
+    tokio::spawn(async move {
+        let mut left = Some(lines);
+        while let Ok((client, _)) = listener.accept().await {
+            let server = TcpStream::connect(&server).await.unwrap();
+            tokio::spawn(lead(client, server, left.take()));
+        }
+    });
+    base
+}
+
+async fn lead(client: TcpStream, server: TcpStream, mut left: Option<usize>) {
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_server, mut to_server) = server.into_split();
+    tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_server).await });
+    let mut byte = [0];
+    while left != Some(0) && from_server.read_exact(&mut byte).await.is_ok() {
+        if to_client.write_all(&byte).await.is_err() {
+            return;
+        }
+        if byte == *b"\n" {
+            left = left.map(|left| left - 1);
+        }
+    }
+}
+
+fn addresses(from: usize, count: usize) -> Vec<String> {
+    (from..from + count).map(|n| format!("sent+{n}@simulator.esito.test")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_breaks_goes_on_where_it_was() {
+    let world = World::start().await;
+    // Far enough for the answer's head and some events, and broken within one.
+    let base = unreliable(&world, 40).await;
+    let mut tail = Tail::start(&world, &base, &["--after", "0", "--json", "--count", "60"]);
+    simulate(&world.caller, &addresses(0, 40)).await;
+    let mut seen = Vec::new();
+    for _ in 0..40 {
+        seen.push(tail.next().await);
+    }
+    simulate(&world.caller, &addresses(40, 20)).await;
+    for _ in 0..20 {
+        seen.push(tail.next().await);
+    }
+    let (code, told) = tail.end().await;
+    assert_eq!(code, 0, "{told}");
+    assert_eq!(told.matches("trying again").count(), 1, "{told}");
+    let places: Vec<i64> =
+        seen.iter().map(|line| serde_json::from_str::<Value>(line).unwrap()["sequence"].as_i64().unwrap()).collect();
+    assert!(places.is_sorted_by(|a, b| a < b), "none twice, in order: {places:?}");
+    let feed = world.caller.get("/v1/feedback-events?after=0&limit=200").await.expect(200);
+    let expected: Vec<i64> =
+        feed["items"].as_array().unwrap().iter().map(|event| event["sequence"].as_i64().unwrap()).collect();
+    assert_eq!(places, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_recorded_from_now_on_is_told_in_a_line_each() {
+    let world = World::start().await;
+    simulate(&world.caller, &addresses(0, 1)).await;
+    let newest = || async {
+        let list = world.caller.get("/v1/feedback-events?limit=1").await.expect(200);
+        list["items"][0]["sequence"].as_i64()
+    };
+    let place = crate::support::until("the event before", newest).await.to_string();
+    let mut tail = Tail::start(&world, &world.server.base, &["--after", &place, "--status", "bounce", "--count", "1"]);
+    let campaign = world.simulated_campaign().await;
+    let to = ["sent+1@simulator.esito.test", "bounce@simulator.esito.test"];
+    world.caller.post("/ajo/im/executions/unitary", &execution("r-77", &campaign, &to)).await.expect(202);
+    let line = tail.next().await;
+    assert!(line.contains("bounce     bounce@simulator.esito.test  r-77  "), "{line}");
+    assert_eq!(tail.end().await.0, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_shows_nobody_elses_and_ends_with_its_key() {
+    let world = World::start().await;
+    let key = async |body: Value| {
+        let made = world.caller.post("/v1/api-keys", &body).await.expect(201);
+        (made["id"].as_str().unwrap().to_owned(), made["key"].as_str().unwrap().to_owned())
+    };
+    let (id, sender) = key(json!({"imsOrg": "default@EsitoOrg", "role": "sender", "name": "shop"})).await;
+    let mut tail = Tail::start_with(&world.server.base, &sender, &["--after", "0"]);
+    let campaign = world.simulated_campaign().await;
+    let unitary = "/ajo/im/executions/unitary";
+    let others = execution("r-other", &campaign, &["sent+1@simulator.esito.test"]);
+    world.caller.post(unitary, &others).await.expect(202);
+    let own = execution("r-own", &campaign, &["sent+2@simulator.esito.test"]);
+    world.caller.with_key(&sender).post(unitary, &own).await.expect(202);
+    assert!(tail.next().await.contains("  r-own"));
+    assert_eq!(world.caller.delete(&format!("/v1/api-keys/{id}")).await.status, 204);
+    let (code, told) = tail.end().await;
+    assert!(code == 1 && told.contains("the API key was revoked"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_followed_is_told_at_once() {
+    let world = World::start().await;
+    for (words, why) in [
+        (vec!["--status", "gone"], "$query.status"),
+        (vec!["--sandbox", "none"], "no sandbox of the name"),
+        (vec!["--channel", "fax"], "$query.channel"),
+    ] {
+        let (code, told) = Tail::start(&world, &world.server.base, &words).end().await;
+        assert!(code == 1 && told.contains(why), "{told}");
+    }
+    for body in
+        [json!({"imsOrg": "other@EsitoOrg", "role": "admin"}), json!({"role": "viewer", "sandboxes": ["stage"]})]
+    {
+        let name = json!({"id": "other@EsitoOrg", "name": "other"});
+        world.caller.post("/v1/organizations", &name).await;
+        world.caller.post("/v1/sandboxes", &json!({"name": "stage"})).await;
+        let mut body = body;
+        body["name"] = json!("other");
+        let key = world.caller.post("/v1/api-keys", &body).await.expect(201)["key"].as_str().unwrap().to_owned();
+        let (code, told) = Tail::start_with(&world.server.base, &key, &["--after", "0"]).end().await;
+        assert!(code == 1 && told.contains("403"), "{told}");
+    }
+    let answer = world.caller.get("/v1/feedback-events/stream?after=x").await.expect(400);
+    assert_eq!(answer["report"]["additionalContext"]["faults"][0]["path"], "$query.after");
+}
