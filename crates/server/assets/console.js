@@ -95,20 +95,26 @@ function follow(list) {
   for (const part of document.querySelectorAll("[data-live-only]")) part.hidden = false;
 }
 
+// Of all that is in the page, and of what comes into it later.
+document.addEventListener("change", (event) => {
+  if (event.target.form) showParts(event.target.form);
+});
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("[data-copy]");
+  if (button) copy(button);
+});
+document.addEventListener("submit", (event) => {
+  const { ask } = event.target.dataset;
+  if (ask && !window.confirm(ask)) event.preventDefault();
+});
+
+function prepare(part) {
+  for (const form of part.querySelectorAll("form")) showParts(form);
+  for (const button of part.querySelectorAll("[data-copy]")) button.hidden = false;
+}
+
 document.addEventListener("DOMContentLoaded", () => {
-  for (const form of document.querySelectorAll("form")) {
-    showParts(form);
-    form.addEventListener("change", () => showParts(form));
-  }
-  for (const button of document.querySelectorAll("[data-copy]")) {
-    button.hidden = false;
-    button.addEventListener("click", () => copy(button));
-  }
+  prepare(document);
   const live = document.getElementById("live");
   if (live) follow(live);
-  for (const form of document.querySelectorAll("form[data-ask]")) {
-    form.addEventListener("submit", (event) => {
-      if (!window.confirm(form.dataset.ask)) event.preventDefault();
-    });
-  }
 });

@@ -1,11 +1,15 @@
-// The console in a real browser, as a newcomer uses it: signs in, makes a webhook, tries it, breaks it, mends it.
+// The console in a real browser, as a newcomer uses it: signs in, makes a webhook, tries it, makes what a campaign needs,
+// runs an execution by the call that the page shows, sees the event come, breaks the receiver, finds out why a delivery
+// fails, mends it and has it retried.
 //
 //   node console.mjs MODULES CHROMIUM '{"base": …, "key": …, "receiver": …, "language": …, "theme": …, "width": …, "shots": …}'
 //
-// MODULES is the folder with node_modules. The receiver answers with the status that the header x-answer names. Prints one
-// line of JSON for each thing seen; ends with a message and exit code 1 where something is not as it should be. With
+// MODULES is the folder with node_modules. The receiver answers with the status that the header x-answer names, or that the
+// last request with the header x-from-now-on named. Prints one line of JSON for each thing seen; ends with a message and exit code 1 where something is not as it should be. With
 // "shots" it keeps a picture of each page in that folder.
+import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
+import { request } from "node:https";
 import { createRequire } from "node:module";
 import { resolve } from "node:path";
 
@@ -15,8 +19,8 @@ const require = createRequire(resolve(modules) + "/");
 const { chromium } = require("playwright-core");
 const axe = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
 const words = {
-  en: { submit: "Submit", test: "Send test event", create: "Create feedback webhook", took: "The endpoint took the test event", not: "The endpoint did not take", edit: "Edit", key: "API key", signIn: "Sign in" },
-  it: { submit: "Invia", test: "Invia evento di prova", create: "Crea webhook feedback", took: "L'endpoint ha accettato", not: "L'endpoint non ha accettato", edit: "Modifica", key: "Chiave API", signIn: "Accedi" },
+  en: { submit: "Submit", test: "Send test event", create: "Create feedback webhook", took: "The endpoint took the test event", not: "The endpoint did not take", succeeded: "Succeeded", key: "API key", signIn: "Sign in" },
+  it: { submit: "Invia", test: "Invia evento di prova", create: "Crea webhook feedback", took: "L'endpoint ha accettato", not: "L'endpoint non ha accettato", succeeded: "Riuscita", key: "Chiave API", signIn: "Accedi" },
 }[language];
 
 function tell(what) {
@@ -31,13 +35,35 @@ const browser = await chromium.launch({ executablePath, args: ["--no-sandbox", "
 const context = await browser.newContext({
   locale: language === "it" ? "it-IT" : "en-US", colorScheme: theme, viewport: { width, height: width < 500 ? 844 : 900 }, reducedMotion: "reduce",
 });
-const page = await context.newPage();
+const first = await context.newPage();
+const page = first;
 page.setDefaultTimeout(20000);
 page.on("console", (message) => { if (message.type() === "error" && !/Failed to load resource/.test(message.text())) tell({ consoleError: message.text() }); });
 page.on("pageerror", (error) => tell({ pageError: String(error) }));
 
+// Breaks the receiver, or mends it.
+function answerFromNowOn(status) {
+  return new Promise((resolve, reject) => {
+    const call = request(receiver, { method: "POST", headers: { "x-from-now-on": status }, rejectUnauthorized: false }, (answer) => {
+      answer.resume();
+      answer.on("end", resolve);
+    });
+    call.on("error", reject);
+    call.end();
+  });
+}
+
+// Loads a page again until it shows something: what happens in the server is not announced to every page.
+async function until(path, locator) {
+  for (let round = 0; round < 100; round += 1) {
+    await page.goto(path);
+    if (await page.locator(locator).count() > 0) return;
+  }
+  throw new Error(`${path} never showed ${locator}`);
+}
+
 // A page as it stands: nothing wrong by the rules of accessibility, nothing wider than the window, a picture.
-async function look(name) {
+async function look(name, page = first) {
   await page.evaluate(axe);
   const found = await page.evaluate(() => window.axe.run(document, { resultTypes: ["violations"] }));
   for (const violation of found.violations) {
@@ -50,16 +76,17 @@ async function look(name) {
 }
 
 try {
-  let transferred = 0;
-  page.on("response", async (response) => { transferred += (await response.body().catch(() => Buffer.alloc(0))).length; });
   await page.goto(base + "/");
+  // With the page to sign in on, which brings what all pages share.
+  const bytes = () => page.evaluate(() => performance.getEntries().reduce((sum, entry) => sum + (entry.transferSize || 0), 0));
+  const brought = await bytes();
+  const paint = await page.evaluate(() => performance.getEntriesByName("first-contentful-paint")[0]?.startTime);
+  must(brought > 5000, "the first load was measured");
   await look("sign-in");
   await page.getByLabel(words.key).fill(key);
   await page.getByRole("button", { name: words.signIn }).click();
   await page.waitForLoadState("networkidle");
-  const paint = await page.evaluate(() => performance.getEntriesByName("first-contentful-paint")[0]?.startTime);
-  // With the page to sign in on, which brings what all pages share.
-  tell({ transferred, firstContentfulPaintMs: paint });
+  tell({ transferred: brought + await bytes(), firstContentfulPaintMs: paint });
   await look("webhooks-empty");
   await page.getByRole("link", { name: words.create }).first().click();
   await look("webhook-new");
@@ -71,6 +98,8 @@ try {
   await page.locator("input[name=auth][value=jwt]").check();
   await page.locator("input[name=issuer]").fill("esito");
   await page.locator("input[name=audience]").fill("acme-hooks");
+  // Long enough that it is retried by hand alone.
+  await page.locator("input[name=first-delay]").fill("3600");
   await page.locator("input[name=header-name-0]").fill("X-Env");
   await page.locator("input[name=header-value-0]").fill("prod");
   await page.getByRole("button", { name: words.submit, exact: true }).click();
@@ -101,6 +130,58 @@ try {
   await page.getByRole("button", { name: words.test }).click();
   await page.getByText(words.took).waitFor();
 
+  // What a campaign needs.
+  const sandbox = page.url().replace(/\/webhooks.*/, "");
+  await page.goto(`${sandbox}/channels/new`);
+  await look("channel-new");
+  await page.locator("input[name=name]").fill("Simulator");
+  await page.locator("input[name=channel][value=email]").check();
+  await page.locator("input[name=type][value=simulator]").check();
+  await page.locator(".submit button").click();
+  await page.getByRole("link", { name: "Simulator", exact: true }).waitFor();
+  await page.goto(`${sandbox}/campaigns/new`);
+  await look("campaign-new");
+  await page.locator("input[name=name]").fill("Order confirmation");
+  await page.locator("select[name=channel]").selectOption({ index: 1 });
+  await page.locator("input[name=subject]").fill("Your order {{context.order}}");
+  await page.locator("textarea[name=html]").fill("<p>Hello {{profile.person.name.firstName}}, your order {{context.order}} is on its way.</p>");
+  must(await page.locator("input[name=webhooks]").isChecked(), "webhooks are enabled unless somebody wants it otherwise");
+  await page.locator(".submit button").click();
+  await page.locator("form[action$='/activate'] button").click();
+  await page.locator("#call").waitFor();
+  await look("campaign-live");
+  const call = await page.locator("#call").textContent();
+
+  // An execution by the call that is shown, and its event in the live view.
+  const live = await context.newPage();
+  await live.goto(`${sandbox}/live`);
+  await live.locator("#live-state.good").waitFor();
+  const run = (shown) => execFileSync("sh", ["-c", shown], { env: { ...process.env, ESITO_API_KEY: key }, stdio: ["ignore", "pipe", "pipe"] }).toString();
+  must(/HUMA-/.test(run(call)), "the call that is shown runs an execution");
+  await live.locator("tr.fresh", { hasText: "order-1" }).first().waitFor();
+  await look("live", live);
+  await live.locator("#live-pause").click();
+  await live.locator("#live-state.warn").waitFor();
+  await live.close();
+
+  // The receiver breaks: which delivery fails, and why.
+  await answerFromNowOn("503");
+  run(call.replace("order-1", "order-2"));
+  await until(`${sandbox}/deliveries?state=failing`, "tbody a");
+  await look("deliveries-failing");
+  await page.locator("tbody a").first().click();
+  await page.locator("ol.line").waitFor();
+  must(await page.getByText("503").first().isVisible(), "what the endpoint answered is shown");
+  must(await page.getByText("maintenance until noon").count() > 0, "and what it said");
+  await look("message-failing");
+
+  // It is mended, and the delivery retried by hand.
+  await answerFromNowOn("200");
+  const failing = page.url();
+  await page.locator("form[action$='/retry'] button").click();
+  await until(failing, "li .tag.good:text-is('" + words.succeeded + "')");
+  await look("message-succeeded");
+
   // By keyboard alone: the first key leads past the navigation.
   await page.goto(base + "/");
   await page.keyboard.press("Tab");
@@ -113,11 +194,7 @@ try {
     await page.goto(base + link);
     await look(link.split("/").pop());
   }
-  for (const form of ["channels/new", "campaigns/new"]) {
-    await page.goto(base + links[0].replace(/[^/]+$/, form));
-    await look(form.replace("/", "-"));
-  }
-  await page.goto(base + links[0].replace(/[^/]+$/, "messages"));
+  await page.goto(`${sandbox}/messages?recipient=late-bounce%40example.com`);
   await page.locator("tbody a").first().click();
   await page.locator("ol.line").waitFor();
   await look("message");

@@ -174,6 +174,8 @@ fn call(console: &Console, place: &Place, item: &Item) -> String {
     let namespace = item.audience.identity_namespace.as_deref().unwrap_or("email");
     let body = json!({"requestId": "order-1", "campaignId": item.id, "recipients": [{"type": "external",
         "userId": address, "namespace": namespace, "channelData": { kind: address }, "context": {}}]});
+    // Somebody else wrote what is in it, and a shell is to read it.
+    let body = body.to_string().replace('\'', "'\\''");
     format!(
         "curl -sS {}/ajo/im/executions/{mode} \\\n  -H \"Authorization: Bearer $ESITO_API_KEY\" \\\n  \
          -H 'x-gw-ims-org-id: {}' -H 'x-sandbox-name: {}' \\\n  -H 'content-type: application/json' \\\n  -d '{body}'",

@@ -6,12 +6,23 @@ use crate::support::receiver::Reply;
 use crate::support::world::{World, execution};
 use serde_json::{Value, json};
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 /// Walks through the console; what the browser saw. `ESITO_SHOTS=<folder>` keeps the pictures.
 async fn walk(language: &str, theme: &str, width: u32) {
     let world = World::start().await;
-    world.receiver.behave(|got, _| {
-        Reply::status(got.headers.get("x-answer").and_then(|status| status.parse().ok()).unwrap_or(200))
+    let from_now_on = Arc::new(AtomicU16::new(200));
+    world.receiver.behave(move |got, _| {
+        let named = |name: &str| got.headers.get(name).and_then(|status| status.parse::<u16>().ok());
+        if let Some(status) = named("x-from-now-on") {
+            from_now_on.store(status, Ordering::Relaxed);
+            return Reply::status(200);
+        }
+        match named("x-answer").unwrap_or(from_now_on.load(Ordering::Relaxed)) {
+            200 => Reply::status(200),
+            status => Reply { body: "maintenance until noon".to_owned(), ..Reply::status(status) },
+        }
     });
     // What the lists show beside the webhook that is made.
     let campaign = world.simulated_campaign().await;
