@@ -135,9 +135,13 @@ fn settings_of(fields: &Fields, channels: &[Channel]) -> Value {
     })
 }
 
+/// The most channel configurations that a form offers.
+const OFFERED: usize = 2_000;
+
 /// What may be chosen to send through.
 async fn channels_of(console: &Console, visit: &Visit) -> Result<Vec<Channel>, Response> {
-    Ok(visit.get::<List<Channel>>(console, "/v1/channel-configurations?limit=200").await?.items)
+    let channels = console.inside.list(&visit.place, "/v1/channel-configurations", OFFERED).await;
+    channels.map_err(|refusal| visit.frame.trouble(&refusal))
 }
 
 /// The empty form.

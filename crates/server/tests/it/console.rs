@@ -355,3 +355,25 @@ async fn a_sandbox_is_reached_however_many_there_are() {
     assert_eq!(browser.get("/o/default@EsitoOrg/s-201/webhooks").await.status, 404);
     assert_eq!(browser.get("/o/other@EsitoOrg/prod/webhooks").await.status, 404);
 }
+
+const PROD: &str = "/o/default@EsitoOrg/prod";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_campaign_may_be_sent_through_any_channel_configuration() {
+    let world = World::start().await;
+    let mut last = Value::Null;
+    for n in 0..201 {
+        let channel = json!({"name": format!("c-{n:03}"), "channel": "sms", "type": "simulator"});
+        last = world.caller.post("/v1/channel-configurations", &channel).await.expect(201);
+    }
+    let mut browser = Browser::signed_in(&world).await;
+    let path = format!("{PROD}/campaigns");
+    let form = browser.get(&format!("{path}/new")).await.text();
+    assert!(form.contains(">c-000 (SMS)<") && form.contains(">c-200 (SMS)<"));
+    let id = last["id"].as_str().unwrap();
+    let fields = [("name", "codes"), ("channel", id), ("text", "{{context.code}}"), ("namespace", "phone")];
+    let made = browser.submit(&form, &path, &fields).await;
+    assert_eq!(made.status, 200, "{}", made.text());
+    let stored = world.caller.get("/v1/campaigns").await.expect(200)["items"][0].clone();
+    assert_eq!((&stored["channel"], &stored["channelConfigurationId"]), (&json!("sms"), &json!(id)));
+}
