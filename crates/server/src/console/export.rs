@@ -253,8 +253,12 @@ where
     Body::from_stream(stream::iter([beginning]).chain(rest))
 }
 
-/// A page of a list. The key is looked at anew with each, so that a revocation ends an export too.
+/// A page of a list. The key is looked at anew with each, so that a revocation ends an export too; and no export holds
+/// the end of the program up.
 async fn page(console: &Console, place: &Place, list: &Exported, query: &str) -> Result<List<Value>, Refusal> {
+    if console.api.is_stopping() {
+        return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the program is about to end"));
+    }
     let caller = Caller::of_id(&console.api, place.caller.key.id).await?;
     let place = Place { caller, ..place.clone() };
     console.inside.get(&place, &format!("{}?{query}", list.path)).await

@@ -3,10 +3,11 @@
 use crate::support::client::{Answer, Caller};
 use crate::support::receiver::Reply;
 use crate::support::server::Server;
-use crate::support::until;
 use crate::support::world::{World, execution, simulate};
+use crate::support::{must, until};
 use hyper::Method;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// A browser: it keeps cookies and sends forms as they are.
 struct Browser {
@@ -483,6 +484,35 @@ async fn lists_are_had_as_files_whole_and_harmless() {
     assert_eq!(browser.get(&format!("{PROD}/messages/export?format=csv&campaignId=x")).await.status, 400);
     assert_eq!(browser.get(&format!("{PROD}/messages/export?format=xml")).await.status, 404);
     assert_eq!(Browser::new(&world).get(&format!("{PROD}/messages/export?format=csv")).await.status, 303);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_not_whole_does_not_look_whole() {
+    let world = World::start().await;
+    let addresses: Vec<String> = (0..1_000).map(|i| format!("sent+{i}@simulator.esito.test")).collect();
+    simulate(&world.caller, &addresses).await;
+    let viewer = world.caller.post("/v1/api-keys", &json!({"role": "viewer", "name": "v"})).await.expect(201);
+    let browser = Browser::signed_in_with(&world, viewer["key"].as_str().unwrap()).await;
+    // A client that takes little at a time.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4_096).unwrap();
+    let host = world.server.base.strip_prefix("http://").unwrap();
+    let mut stream = socket.connect(host.parse().unwrap()).await.unwrap();
+    let (name, value) = &browser.cookies[0];
+    let asked = format!(
+        "GET {PROD}/messages/export?format=ndjson HTTP/1.1\r\nhost: {host}\r\ncookie: {name}={value}\r\nconnection: close\r\n\r\n"
+    );
+    stream.write_all(asked.as_bytes()).await.unwrap();
+    let mut begun = [0; 15];
+    stream.read_exact(&mut begun).await.unwrap();
+    assert_eq!(&begun, b"HTTP/1.1 200 OK");
+    // What its key may no longer read does not come.
+    world.caller.delete(&format!("/v1/api-keys/{}", viewer["id"].as_str().unwrap())).await;
+    let mut rest = Vec::new();
+    let ended = must("the file to break off", stream.read_to_end(&mut rest)).await;
+    let items = rest.split(|byte| *byte == b'\n').filter(|line| line.starts_with(b"{")).count();
+    assert!((200..1_000).contains(&items), "{items}");
+    assert!(ended.is_err() || !rest.ends_with(b"0\r\n\r\n"), "the last chunk is missing (RFC 9112 section 7.1)");
 }
 
 #[tokio::test(flavor = "multi_thread")]
