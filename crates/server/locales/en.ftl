@@ -407,3 +407,13 @@ refresh-stop = Stop refreshing
 refresh-go = Refresh by itself
 state-running = Running
 state-completed = Completed
+
+preview = Preview
+preview-about = What goes out for a recipient like this sample. Nothing is stored or sent.
+preview-sample = Sample (JSON)
+preview-sample-about = The context and profile of a recipient, as an execution brings them.
+preview-show = Show preview
+preview-excluded = A recipient like this would be excluded.
+preview-html-about = Shown without images, styles and scripts of its own; mail programs show more.
+preview-source = HTML source
+preview-text-made = The plain text is made from the HTML when the message is sent.

@@ -407,3 +407,13 @@ refresh-stop = Ferma l'aggiornamento
 refresh-go = Aggiorna da sé
 state-running = In corso
 state-completed = Completata
+
+preview = Anteprima
+preview-about = Che cosa parte per un destinatario come questo esempio. Nulla è salvato o inviato.
+preview-sample = Esempio (JSON)
+preview-sample-about = Il context e il profile di un destinatario, come li porta un'esecuzione.
+preview-show = Mostra anteprima
+preview-excluded = Un destinatario come questo sarebbe escluso.
+preview-html-about = Mostrato senza immagini, stili e script propri; i programmi di posta mostrano di più.
+preview-source = Sorgente HTML
+preview-text-made = Il testo semplice è ricavato dall'HTML all'invio del messaggio.

@@ -18,6 +18,7 @@ mod inside;
 mod language;
 mod live;
 mod page;
+mod preview;
 mod replays;
 mod search;
 mod session;

@@ -591,3 +591,47 @@ async fn a_campaign_may_be_sent_through_any_channel_configuration() {
     let stored = world.caller.get("/v1/campaigns").await.expect(200)["items"][0].clone();
     assert_eq!((&stored["channel"], &stored["channelConfigurationId"]), (&json!("sms"), &json!(id)));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_campaign_is_previewed_with_a_sample_before_it_is_stored() {
+    let world = World::start().await;
+    let channel = json!({"name": "sim", "channel": "email", "type": "simulator"});
+    let channel = world.caller.post("/v1/channel-configurations", &channel).await.expect(201);
+    let mut browser = Browser::signed_in(&world).await;
+    let path = format!("{PROD}/campaigns");
+    let form = browser.get(&format!("{path}/new")).await.text();
+    assert!(form.contains("name=\"sample\"") && form.contains("&#34;context&#34;"), "a sample is there");
+    let fields = |html: &'static str, sample: &'static str, strict: bool| {
+        let mut fields = vec![("name", "orders"), ("channel", channel["id"].as_str().unwrap())];
+        fields.extend([("subject", "Order {{context.order}}"), ("html", html), ("sample", sample), ("preview", "yes")]);
+        fields.extend(strict.then_some(("strict", "on")));
+        fields
+    };
+    let html = "<b onclick='x()'>{{context.name}}</b><script>x()</script>{{context.gone}}";
+    let sample = r#"{"context": {"order": "A-7", "name": "\"></iframe><script>y()"}}"#;
+    let shown = browser.submit(&form, &path, &fields(html, sample, false)).await;
+    assert_eq!(shown.status, 200, "{}", shown.text());
+    assert!(!shown.header("content-security-policy").contains("unsafe"));
+    let page = shown.text();
+    assert!(page.contains("<b>Order A-7</b>") && page.contains("value=\"orders\""), "{page}");
+    let framed = between(&page, "<iframe class=\"mail\" sandbox title=\"HTML\" srcdoc=\"", "\"></iframe>");
+    assert!(framed.contains("&#60;b onclick=") && !framed.contains('<'), "{framed}");
+    assert!(!page.contains("<script>x") && !page.contains("<script>y"), "nothing of it is the page's own");
+
+    let strict = browser.submit(&form, &path, &fields(html, sample, true)).await.text();
+    assert!(strict.contains("would be excluded") && strict.contains("context.gone") && !strict.contains("<iframe"));
+    for (html, sample) in [("{{#if}}", "{}"), ("x", "{"), ("x", r#"{"order": 1}"#)] {
+        let wrong = browser.submit(&form, &path, &fields(html, sample, false)).await;
+        assert!(wrong.status == 400 && wrong.text().contains("class=\"err\""), "{}", wrong.text());
+    }
+    assert_eq!(world.caller.get("/v1/campaigns").await.expect(200)["items"], json!([]), "nothing was stored");
+
+    // A campaign that is there is previewed as it is typed, and stays as it is.
+    let campaign = world.simulated_campaign().await;
+    let edit = format!("{path}/{campaign}");
+    let before = world.caller.get(&format!("/v1/campaigns/{campaign}")).await.expect(200);
+    let form = browser.get(&edit).await.text();
+    let page = browser.submit(&form, &edit, &fields("<i>new</i>", "", false)).await.text();
+    assert!(page.contains("srcdoc=\"&#60;i&#62;new&#60;/i&#62;\""), "{page}");
+    assert_eq!(world.caller.get(&format!("/v1/campaigns/{campaign}")).await.expect(200), before);
+}
