@@ -7,6 +7,7 @@ use super::Console;
 use super::asked::Asked;
 use super::inside::{LARGEST_PAGE, List, Place, Refusal};
 use super::page::Visit;
+use super::search::recipient_of;
 use crate::api::auth::Caller;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
@@ -33,12 +34,14 @@ enum Cell {
     At(&'static str),
     /// The value at a place in the item's last feedback event.
     OfLast(&'static str),
+    /// Whom an event is about.
+    Recipient,
     /// How many recipients there are.
     Recipients,
     /// How many of them are in this state.
     Count(&'static str),
 }
-use Cell::{At, Count, OfLast, Recipients};
+use Cell::{At, Count, OfLast, Recipient, Recipients};
 
 /// A row for each message.
 pub const MESSAGES: Exported = Exported {
@@ -103,8 +106,7 @@ pub const EVENTS: Exported = Exported {
         ("campaignId", At("/event/messageExecution/campaignID")),
         ("campaignVersionId", At("/event/messageExecution/campaignVersionID")),
         ("channel", At("/event/channel")),
-        ("email", At("/event/identityMap/email/0/id")),
-        ("phone", At("/event/identityMap/Phone/0/id")),
+        ("recipient", Recipient),
         ("retryCount", At("/event/messageDeliveryFeedback/retryCount")),
         ("failureCategory", At("/event/messageDeliveryFeedback/messageFailure/category")),
         ("failureType", At("/event/messageDeliveryFeedback/messageFailure/type")),
@@ -157,6 +159,7 @@ impl Cell {
                 let last = item["feedbackEvents"].as_array().and_then(|events| events.last());
                 text(last.and_then(|event| event.pointer(place)))
             }
+            Self::Recipient => recipient_of(&item["event"]).to_owned(),
             Self::Recipients => recipients().count().to_string(),
             Self::Count(state) => recipients().filter(|message| message["state"] == state).count().to_string(),
         }
@@ -311,6 +314,16 @@ mod tests {
         let events = json!([{"status": "sent"}, {"status": "bounce", "delivery": {"state": "failing"}}]);
         let lines = Format::Csv.lines(&MESSAGES, &[json!({"retryCount": 0, "feedbackEvents": events})]);
         assert_eq!(lines, ",,,,,,,,,0,,,bounce,,failing\r\n");
+    }
+
+    #[test]
+    fn events_have_their_recipient_and_why_they_failed() {
+        let identities = json!({"crm": [{"id": "77", "primary": false}], "email": [{"id": "a@b.c", "primary": true}]});
+        let failure = json!({"category": "sync", "type": "Hard", "code": "10", "reason": "550, no \"such\" user"});
+        let feedback = json!({"retryCount": 2, "messageFailure": failure, "messageExclusion": null});
+        let event = json!({"requestId": "r", "identityMap": identities, "messageDeliveryFeedback": feedback});
+        let lines = Format::Csv.lines(&EVENTS, &[json!({"sequence": 7, "event": event, "delivery": null})]);
+        assert_eq!(lines, ",7,,,,r,,,,a@b.c,2,sync,Hard,10,\"550, no \"\"such\"\" user\",,,,,\r\n");
     }
 
     fn list(item: u32, next: Option<&str>) -> List<Value> {

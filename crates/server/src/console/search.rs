@@ -58,10 +58,7 @@ pub struct Event {
 impl Event {
     /// The address, or what stands for the recipient where there is none.
     pub fn recipient(&self) -> &str {
-        let identities = self.event["identityMap"].as_object().into_iter().flat_map(|map| map.values());
-        let identities: Vec<&Value> = identities.filter_map(Value::as_array).flatten().collect();
-        let primary = identities.iter().find(|identity| identity["primary"] == true);
-        primary.or(identities.first()).and_then(|identity| identity["id"].as_str()).unwrap_or_default()
+        recipient_of(&self.event)
     }
 
     pub fn request_id(&self) -> &str {
@@ -88,6 +85,14 @@ impl Event {
     pub fn pretty(&self) -> String {
         serde_json::to_string_pretty(&self.event).unwrap_or_default()
     }
+}
+
+/// Whom the body of an event is about: the address, or what stands for the recipient where there is none.
+pub fn recipient_of(event: &Value) -> &str {
+    let identities = event["identityMap"].as_object().into_iter().flat_map(|map| map.values());
+    let identities: Vec<&Value> = identities.filter_map(Value::as_array).flatten().collect();
+    let primary = identities.iter().find(|identity| identity["primary"] == true);
+    primary.or(identities.first()).and_then(|identity| identity["id"].as_str()).unwrap_or_default()
 }
 
 #[derive(Clone, Debug, Deserialize)]
