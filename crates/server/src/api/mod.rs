@@ -158,6 +158,11 @@ impl Api {
             settings,
         }
     }
+
+    /// Whether the program is about to end: what answers for long then breaks off.
+    pub fn is_stopping(&self) -> bool {
+        self.outside.is_stopping()
+    }
 }
 
 fn routes() -> OpenApiRouter<Arc<Api>> {

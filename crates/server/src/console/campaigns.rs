@@ -4,14 +4,17 @@ use super::Console;
 use super::form::{Form, fields_of};
 use super::inside::{List, Place, Refusal};
 use super::page::{Fields, Frame, Posted, Visit, show};
+use super::preview::{self, Failed};
 use askama::Template;
 use axum::extract::State;
 use axum::response::{IntoResponse, Redirect, Response};
 use http::{Method, StatusCode};
+use model::campaign::Content;
 use model::clock::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
+use wire::template::Rendered;
 
 const PATH: &str = "/v1/campaigns";
 
@@ -75,6 +78,14 @@ struct Edit {
     notice: Option<String>,
     /// The call that runs an execution, for a shell.
     call: Option<String>,
+    preview: Option<Preview>,
+}
+
+/// What the content comes to for the sample of the form.
+enum Preview {
+    Rendered(Rendered),
+    /// A recipient like it would be excluded, and why.
+    Excluded(String),
 }
 
 impl Edit {
@@ -103,6 +114,7 @@ fn form_of(campaign: &Value) -> Form {
         ("start", &schedule["startAt"]),
         ("end", &schedule["endAt"]),
     ]);
+    fields.push(("sample".to_owned(), preview::SAMPLE.to_owned()));
     let boxes = [
         ("strict", &content["strictVariables"]),
         ("webhooks", &audience["enableWebhooks"]),
@@ -135,16 +147,20 @@ fn settings_of(fields: &Fields, channels: &[Channel]) -> Value {
     })
 }
 
+/// The most channel configurations that a form offers.
+const OFFERED: usize = 2_000;
+
 /// What may be chosen to send through.
 async fn channels_of(console: &Console, visit: &Visit) -> Result<Vec<Channel>, Response> {
-    Ok(visit.get::<List<Channel>>(console, "/v1/channel-configurations?limit=200").await?.items)
+    let channels = console.inside.list(&visit.place, "/v1/channel-configurations", OFFERED).await;
+    channels.map_err(|refusal| visit.frame.trouble(&refusal))
 }
 
 /// The empty form.
 pub async fn new(State(console): State<Arc<Console>>, visit: Visit) -> Result<Response, Response> {
     let channels = channels_of(&console, &visit).await?;
     let form = form_of(&json!({"audience": {"identityNamespace": "email", "enableWebhooks": true}}));
-    let page = Edit { f: visit.frame, campaign: None, channels, form, notice: None, call: None };
+    let page = Edit { f: visit.frame, campaign: None, channels, form, notice: None, call: None, preview: None };
     Ok(show(StatusCode::OK, &page))
 }
 
@@ -160,7 +176,7 @@ async fn page_of(
     let item = Item::deserialize(campaign);
     let item = item.map_err(|error| f.trouble(&Refusal::internal(error.to_string())))?;
     let call = (item.status == "LIVE").then(|| call(console, &place, &item));
-    let page = Edit { f, campaign: Some(item), channels, form: form_of(campaign), notice, call };
+    let page = Edit { f, campaign: Some(item), channels, form: form_of(campaign), notice, call, preview: None };
     Ok(show(StatusCode::OK, &page))
 }
 
@@ -212,7 +228,11 @@ async fn save(
 ) -> Result<Response, Response> {
     let Posted { visit, fields } = posted;
     let channels = channels_of(console, &visit).await?;
-    match visit.call(console, method, path, Some(&settings_of(&fields, &channels))).await {
+    let settings = settings_of(&fields, &channels);
+    if fields.is_set("preview") {
+        return preview(visit.frame, present, channels, fields, settings).await;
+    }
+    match visit.call(console, method, path, Some(&settings)).await {
         Ok(stored) => {
             let notice = Some(visit.frame.t(said));
             page_of(console, visit, &stored, notice).await
@@ -220,9 +240,42 @@ async fn save(
         Err(refusal) => {
             let (status, f) = (refusal.status, visit.frame);
             let form = Form::from(fields).refused(refusal).map_err(|refusal| f.trouble(&refusal))?;
-            Ok(show(status, &Edit { f, campaign: present, channels, form, notice: None, call: None }))
+            Ok(show(status, &Edit { f, campaign: present, channels, form, notice: None, call: None, preview: None }))
         }
     }
+}
+
+/// What of a form's settings a message is made of.
+#[derive(Deserialize)]
+struct Previewed {
+    channel: model::webhook::Channel,
+    content: Content,
+}
+
+/// The form as it was typed, with what its content comes to for its sample. Nothing is stored.
+async fn preview(
+    f: Frame,
+    campaign: Option<Item>,
+    channels: Vec<Channel>,
+    fields: Fields,
+    settings: Value,
+) -> Result<Response, Response> {
+    let internal = |error: String| f.trouble(&Refusal::internal(error));
+    let Previewed { channel, content } =
+        Previewed::deserialize(settings).map_err(|error| internal(error.to_string()))?;
+    let sample = fields.text("sample").to_owned();
+    // A template may take its time within its bounds; the other pages do not wait for it.
+    let rendered = tokio::task::spawn_blocking(move || preview::render(channel, &content, &sample)).await;
+    let mut form = Form::from(fields);
+    let (status, preview) = match rendered.map_err(|error| internal(error.to_string()))? {
+        Ok(rendered) => (StatusCode::OK, Some(Preview::Rendered(rendered))),
+        Err(Failed::Excluded(why)) => (StatusCode::OK, Some(Preview::Excluded(why))),
+        Err(Failed::Faults(faults)) => {
+            form.faults = faults;
+            (StatusCode::BAD_REQUEST, None)
+        }
+    };
+    Ok(show(status, &Edit { f, campaign, channels, form, notice: None, call: None, preview }))
 }
 
 /// The buttons of a campaign, and what is said when it is done.

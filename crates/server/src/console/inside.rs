@@ -1,5 +1,6 @@
 //! The API, called from within: the console does what its user could do with the same key, by the same code.
 
+use super::page::encoded;
 use crate::api::auth::Caller;
 use crate::api::problem::Problem;
 use axum::Router;
@@ -89,6 +90,9 @@ pub struct AttemptError {
     pub message: String,
 }
 
+/// The most items that the API puts on a page.
+pub const LARGEST_PAGE: u32 = 200;
+
 /// The beginning of a call in this name.
 fn request(place: &Place, method: Method, path: &str) -> Result<http::request::Builder, Refusal> {
     let value = |text: &str| HeaderValue::from_str(text).map_err(|error| Refusal::internal(error.to_string()));
@@ -148,5 +152,15 @@ impl Inside {
     pub async fn get<T: DeserializeOwned>(&self, place: &Place, path: &str) -> Result<T, Refusal> {
         let answer = self.call(place, Method::GET, path, None).await?;
         serde_json::from_value(answer).map_err(|error| Refusal::internal(error.to_string()))
+    }
+    /// Reads the beginning of a list, page by page: `most` items and what else is on the last page.
+    pub async fn list<T: DeserializeOwned>(&self, place: &Place, path: &str, most: usize) -> Result<Vec<T>, Refusal> {
+        let mut page: List<T> = self.get(place, &format!("{path}?limit={LARGEST_PAGE}")).await?;
+        let mut items = page.items;
+        while let Some(cursor) = page.next.filter(|_| items.len() < most) {
+            page = self.get(place, &format!("{path}?limit={LARGEST_PAGE}&cursor={}", encoded(&cursor))).await?;
+            items.append(&mut page.items);
+        }
+        Ok(items)
     }
 }

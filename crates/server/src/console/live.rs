@@ -1,9 +1,10 @@
 //! The live view: feedback events as they are recorded.
 
 use super::Console;
+use super::asked::Asked;
 use super::inside::List;
 use super::page::{EVENTS, Frame, Visit, encoded, show};
-use super::search::{Asked, Event};
+use super::search::Event;
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;

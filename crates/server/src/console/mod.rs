@@ -6,14 +6,20 @@
 //! [`page::NAVIGATION`].
 
 mod administration;
+mod asked;
 mod assets;
 mod campaigns;
 mod channels;
+mod events;
+mod executions;
+mod export;
 mod form;
 mod inside;
 mod language;
 mod live;
 mod page;
+mod preview;
+mod replays;
 mod search;
 mod session;
 mod sign_in;
@@ -24,7 +30,8 @@ use axum::Router;
 use axum::extract::Request;
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
+use export::Exported;
 use http::{HeaderValue, header};
 use inside::Inside;
 use model::clock::{Clock, Entropy};
@@ -71,12 +78,23 @@ pub fn router(console: Arc<Console>) -> Router {
         .route("/sign-in", get(sign_in::show).post(sign_in::sign_in))
         .route("/sign-out", post(sign_in::sign_out))
         .route("/preferences", post(page::set_preferences))
+        .route("/o/{organization}/{sandbox}/executions", get(executions::executions))
+        .route("/o/{organization}/{sandbox}/executions/export", exporting(&export::EXECUTIONS))
+        .route("/o/{organization}/{sandbox}/executions/{id}", get(executions::execution))
         .route("/o/{organization}/{sandbox}/messages", get(search::messages))
+        .route("/o/{organization}/{sandbox}/messages/export", exporting(&export::MESSAGES))
         .route("/o/{organization}/{sandbox}/messages/{id}", get(search::message))
+        .route("/o/{organization}/{sandbox}/feedback-events", get(events::events))
+        .route("/o/{organization}/{sandbox}/feedback-events/export", exporting(&export::EVENTS))
         .route("/o/{organization}/{sandbox}/live", get(live::page))
         .route("/o/{organization}/{sandbox}/live/stream", get(live::stream))
         .route("/o/{organization}/{sandbox}/deliveries", get(search::deliveries))
+        .route("/o/{organization}/{sandbox}/deliveries/export", exporting(&export::DELIVERIES))
         .route("/o/{organization}/{sandbox}/deliveries/{id}/{action}", post(search::act))
+        .route("/o/{organization}/{sandbox}/replays", get(replays::replays).post(replays::create))
+        .route("/o/{organization}/{sandbox}/replays/new", get(replays::new))
+        .route("/o/{organization}/{sandbox}/replays/{id}", get(replays::replay))
+        .route("/o/{organization}/{sandbox}/replays/{id}/cancel", post(replays::cancel))
         .route("/o/{organization}/{sandbox}/webhooks", get(webhooks::inventory).post(webhooks::create))
         .route("/o/{organization}/{sandbox}/webhooks/new", get(webhooks::new))
         .route("/o/{organization}/{sandbox}/webhooks/{id}", get(webhooks::edit).post(webhooks::replace))
@@ -95,6 +113,11 @@ pub fn router(console: Arc<Console>) -> Router {
         .layer(from_fn(guard))
         .route(assets::ROUTE, get(assets::serve))
         .with_state(console)
+}
+
+/// The route of a list as a file.
+fn exporting(list: &'static Exported) -> MethodRouter<Arc<Console>> {
+    get(move |console, visit| export::export(console, visit, list))
 }
 
 /// Nothing but what is the console's own runs in a page, no page is framed, and no copy is kept of what was shown.

@@ -22,10 +22,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 /// The pages that the frame leads to: the end of the path, the key of the name, and the key of the group that begins there.
-pub const NAVIGATION: [(&str, &str, Option<&str>); 8] = [
+pub const NAVIGATION: [(&str, &str, Option<&str>); 11] = [
     ("campaigns", "campaigns-title", Some("group-messages")),
+    ("executions", "executions-title", None),
     ("messages", "messages-title", None),
+    ("feedback-events", "feedback-events-title", None),
     ("deliveries", "deliveries-title", None),
+    ("replays", "replays-title", None),
     ("live", "live-title", None),
     ("webhooks", "webhooks-title", Some("group-administration-channels")),
     ("channels", "channels-title", None),
@@ -168,9 +171,9 @@ impl Frame {
     /// The look of a state, of whatever it is one.
     pub fn tone(&self, state: &str) -> &'static str {
         match state {
-            "active" | "live" | "valid" | "sent" | "delivered" | "succeeded" => "good",
-            "failing" | "bounce" | "error" | "exhausted" => "bad",
-            "paused" | "draft" | "exclude" | "denylist" | "delay" | "held" => "warn",
+            "active" | "live" | "valid" | "sent" | "delivered" | "succeeded" | "completed" => "good",
+            "failing" | "bounce" | "bounced" | "error" | "failed" | "exhausted" => "bad",
+            "paused" | "draft" | "exclude" | "excluded" | "denylist" | "denylisted" | "delay" | "held" => "warn",
             _ => "wait",
         }
     }

@@ -1,8 +1,9 @@
 //! Messages and webhook deliveries: found by what is known of them, and each with its whole story.
 
 use super::Console;
+use super::asked::{Asked, list};
 use super::inside::{Attempt, List};
-use super::page::{EVENTS, Fields, Frame, ITEMS, Posted, Visit, encoded, show};
+use super::page::{EVENTS, Frame, Posted, Visit, encoded, show};
 use askama::Template;
 use axum::extract::State;
 use axum::response::{IntoResponse, Redirect, Response};
@@ -14,91 +15,30 @@ use std::sync::Arc;
 
 const DELIVERIES: &str = "/v1/deliveries";
 
-/// What a list was asked for: its filters, as they were typed.
-#[derive(Clone, Debug)]
-pub struct Asked(Fields);
-
-impl Asked {
-    pub fn of(path: &str) -> Self {
-        let query = path.split_once('?').map_or("", |(_, query)| query);
-        Self(Fields(url::form_urlencoded::parse(query.as_bytes()).into_owned().collect()))
-    }
-
-    pub fn text(&self, name: &str) -> &str {
-        self.0.text(name)
-    }
-
-    pub fn is(&self, name: &str, value: &str) -> bool {
-        self.text(name) == value
-    }
-
-    /// Whether any filter is set.
-    fn is_narrow(&self) -> bool {
-        FILTERS.iter().any(|name| !self.text(name).is_empty())
-    }
-
-    /// The query for the API.
-    fn query(&self) -> String {
-        let mut query = url::form_urlencoded::Serializer::new(String::new());
-        query.append_pair("limit", ITEMS);
-        for name in FILTERS.into_iter().chain(["cursor"]) {
-            let text = self.text(name);
-            if !text.is_empty() {
-                query.append_pair(name, &moment(name, text));
-            }
-        }
-        query.finish()
-    }
-
-    /// The same list from a cursor on.
-    fn further(&self, cursor: &str) -> String {
-        let mut query = url::form_urlencoded::Serializer::new(String::new());
-        for name in FILTERS {
-            if !self.text(name).is_empty() {
-                query.append_pair(name, self.text(name));
-            }
-        }
-        query.append_pair("cursor", cursor);
-        format!("?{}", query.finish())
-    }
-}
-
-const FILTERS: [&str; 9] =
-    ["requestId", "executionId", "campaignId", "recipient", "status", "state", "channel", "from", "to"];
-
-/// What a browser's field for a moment gives has no seconds and no zone: it is taken as UTC.
-fn moment(name: &str, text: &str) -> String {
-    match (name, text.len()) {
-        ("from" | "to", 16) => format!("{text}:00Z"),
-        ("from" | "to", 19) => format!("{text}Z"),
-        _ => text.to_owned(),
-    }
-}
-
 /// A message as the API shows it.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Message {
-    id: String,
-    execution_id: String,
-    request_id: String,
-    campaign_id: String,
-    channel: String,
-    user_id: String,
-    address: Option<String>,
-    state: String,
-    retry_count: u32,
-    next_try_at: Option<Timestamp>,
-    feedback_events: Vec<Event>,
+pub struct Message {
+    pub id: String,
+    pub execution_id: String,
+    pub request_id: String,
+    pub campaign_id: String,
+    pub channel: String,
+    pub user_id: String,
+    pub address: Option<String>,
+    pub state: String,
+    pub retry_count: u32,
+    pub next_try_at: Option<Timestamp>,
+    pub feedback_events: Vec<Event>,
 }
 
 impl Message {
-    fn to(&self) -> &str {
+    pub fn to(&self) -> &str {
         self.address.as_deref().unwrap_or(&self.user_id)
     }
 
     /// Where the delivery of its last event stands.
-    fn last_delivery(&self) -> Option<&Delivery> {
+    pub fn last_delivery(&self) -> Option<&Delivery> {
         self.feedback_events.last().and_then(|event| event.delivery.as_ref())
     }
 }
@@ -108,20 +48,17 @@ impl Message {
 pub struct Event {
     /// Its place in the feed.
     pub sequence: i64,
+    pub message_id: String,
     pub recorded_at: Timestamp,
     pub status: String,
-    pub message_id: String,
-    event: Value,
-    delivery: Option<Delivery>,
+    pub event: Value,
+    pub delivery: Option<Delivery>,
 }
 
 impl Event {
     /// The address, or what stands for the recipient where there is none.
     pub fn recipient(&self) -> &str {
-        let identities = self.event["identityMap"].as_object().into_iter().flat_map(|map| map.values());
-        let identities: Vec<&Value> = identities.filter_map(Value::as_array).flatten().collect();
-        let primary = identities.iter().find(|identity| identity["primary"] == true);
-        primary.or(identities.first()).and_then(|identity| identity["id"].as_str()).unwrap_or_default()
+        recipient_of(&self.event)
     }
 
     pub fn request_id(&self) -> &str {
@@ -141,20 +78,32 @@ impl Event {
         if exclusion.is_null() { String::new() } else { format!("{} {}", text("code"), text("reason")) }
     }
 
-    fn pretty(&self) -> String {
+    pub fn campaign_id(&self) -> &str {
+        self.event["messageExecution"]["campaignID"].as_str().unwrap_or_default()
+    }
+
+    pub fn pretty(&self) -> String {
         serde_json::to_string_pretty(&self.event).unwrap_or_default()
     }
 }
 
+/// Whom the body of an event is about: the address, or what stands for the recipient where there is none.
+pub fn recipient_of(event: &Value) -> &str {
+    let identities = event["identityMap"].as_object().into_iter().flat_map(|map| map.values());
+    let identities: Vec<&Value> = identities.filter_map(Value::as_array).flatten().collect();
+    let primary = identities.iter().find(|identity| identity["primary"] == true);
+    primary.or(identities.first()).and_then(|identity| identity["id"].as_str()).unwrap_or_default()
+}
+
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Delivery {
-    id: String,
-    state: String,
-    blocked: bool,
-    attempt_count: u32,
-    next_attempt_at: Option<Timestamp>,
-    ended_at: Option<Timestamp>,
+pub struct Delivery {
+    pub id: String,
+    pub state: String,
+    pub blocked: bool,
+    pub attempt_count: u32,
+    pub next_attempt_at: Option<Timestamp>,
+    pub ended_at: Option<Timestamp>,
 }
 
 #[derive(Template)]
@@ -166,28 +115,13 @@ struct Messages {
     trouble: Option<String>,
 }
 
-const MESSAGE_STATES: [&str; 8] =
+/// What messages are looked for by: where they stand, as their last event's status has it.
+pub const MESSAGE_STATES: [&str; 8] =
     ["queued", "handing-over", "sent", "delivered", "bounce", "error", "exclude", "denylist"];
 
 impl Messages {
     fn states(&self) -> [&'static str; 8] {
         MESSAGE_STATES
-    }
-}
-
-/// A list, or why there is none: a filter that is not as it should be is the visitor's to mend.
-async fn list<T: serde::de::DeserializeOwned>(
-    console: &Console,
-    visit: &Visit,
-    path: &str,
-    asked: &Asked,
-) -> Result<(List<T>, Option<String>), Response> {
-    match console.inside.get(&visit.place, &format!("{path}?{}", asked.query())).await {
-        Ok(list) => Ok((list, None)),
-        Err(refusal) if refusal.status == StatusCode::BAD_REQUEST => {
-            Ok((List { items: Vec::new(), next: None }, Some(refusal.detail)))
-        }
-        Err(refusal) => Err(visit.frame.trouble(&refusal)),
     }
 }
 
@@ -320,25 +254,4 @@ pub async fn act(State(console): State<Arc<Console>>, posted: Posted) -> Result<
     let done = visit.act(&console, DELIVERIES, &[("retry", ""), ("cancel", "")]).await;
     done.map_err(|refusal| visit.frame.trouble(&refusal))?;
     Ok(Redirect::to(&visit.frame.to(&format!("messages/{}", detail.feedback_event.message_id))).into_response())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn filters_go_to_the_api_as_it_takes_them() {
-        let asked = Asked::of(
-            "/o/a/b/messages?recipient=a%2Bb%40c.d&status=&from=2026-01-02T03%3A04&to=2026-01-02T03%3A04%3A05Z&x=1",
-        );
-        assert_eq!(
-            asked.query(),
-            "limit=50&recipient=a%2Bb%40c.d&from=2026-01-02T03%3A04%3A00Z&to=2026-01-02T03%3A04%3A05Z"
-        );
-        assert_eq!(
-            asked.further("c/1"),
-            "?recipient=a%2Bb%40c.d&from=2026-01-02T03%3A04&to=2026-01-02T03%3A04%3A05Z&cursor=c%2F1"
-        );
-        assert!(asked.is_narrow() && !Asked::of("/messages?cursor=1").is_narrow());
-    }
 }

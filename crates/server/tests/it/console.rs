@@ -3,9 +3,11 @@
 use crate::support::client::{Answer, Caller};
 use crate::support::receiver::Reply;
 use crate::support::server::Server;
-use crate::support::world::World;
+use crate::support::world::{World, execution, simulate};
+use crate::support::{must, until};
 use hyper::Method;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// A browser: it keeps cookies and sends forms as they are.
 struct Browser {
@@ -354,4 +356,282 @@ async fn a_sandbox_is_reached_however_many_there_are() {
     }
     assert_eq!(browser.get("/o/default@EsitoOrg/s-201/webhooks").await.status, 404);
     assert_eq!(browser.get("/o/other@EsitoOrg/prod/webhooks").await.status, 404);
+}
+
+const PROD: &str = "/o/default@EsitoOrg/prod";
+
+/// The events of a sandbox, once there are so many.
+async fn events(caller: &Caller, count: usize) -> Vec<Value> {
+    let ask = || async {
+        let list = caller.get("/v1/feedback-events?limit=200").await.expect(200);
+        let items = list["items"].as_array().unwrap().clone();
+        (items.len() >= count).then_some(items)
+    };
+    until("the events to be recorded", ask).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_execution_is_found_and_shows_what_became_of_each_recipient() {
+    let world = World::start().await;
+    world.webhook(json!({})).await;
+    let mut browser = Browser::signed_in(&world).await;
+    let empty = browser.get(&format!("{PROD}/executions")).await.text();
+    assert!(empty.contains("No executions yet"), "{empty}");
+    let campaign = world.simulated_campaign().await;
+    let to = ["sent+1@simulator.esito.test", "bounce+2@simulator.esito.test"];
+    for id in ["r-1", "r-2"] {
+        world.caller.post("/ajo/im/executions/unitary", &execution(id, &campaign, &to)).await.expect(202);
+    }
+    events(&world.caller, 4).await;
+
+    let all = browser.get(&format!("{PROD}/executions")).await.text();
+    assert!(all.contains(">r-1<") && all.contains(">r-2<") && all.contains(">orders<"), "{all}");
+    let found =
+        browser.get(&format!("{PROD}/executions?requestId=r-2&campaignId={campaign}&status=bounce")).await.text();
+    assert!(!found.contains(">r-1<") && found.contains(">r-2<"), "{found}");
+    let none = browser.get(&format!("{PROD}/executions?recipient=nobody@example.com")).await.text();
+    assert!(none.contains("Nothing found"));
+    let wrong = browser.get(&format!("{PROD}/executions?campaignId=x")).await.text();
+    assert!(wrong.contains("role=\"alert\"") && wrong.contains("$query.campaignId"), "{wrong}");
+
+    let link = format!("{PROD}/executions/{}", between(&found, &format!("href=\"{PROD}/executions/"), "\""));
+    let page = browser.get(&link).await.text();
+    for text in [">r-2<", "orders", "with the key", to[0], to[1], ">Bounced</span>", "To the webhook", "Hard 10 (sync)"]
+    {
+        assert!(page.contains(text), "{text}: {page}");
+    }
+    let message = format!("{PROD}/messages/{}", between(&page, &format!("href=\"{PROD}/messages/"), "\""));
+    let story = browser.get(&message).await.text();
+    assert!(story.contains(to[0]) && story.contains(&link), "{story}");
+    world.caller.in_new_sandbox("other").await;
+    assert_eq!(browser.get(&link.replace("/prod/", "/other/")).await.status, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn feedback_events_are_found_with_their_bodies_and_deliveries() {
+    let world = World::start().await;
+    let mut browser = Browser::signed_in(&world).await;
+    let empty = browser.get(&format!("{PROD}/feedback-events")).await.text();
+    assert!(empty.contains("No feedback events yet"));
+    simulate(&world.caller, &["sent+1@simulator.esito.test".to_owned()]).await;
+    events(&world.caller, 1).await;
+    let page = browser.get(&format!("{PROD}/feedback-events")).await.text();
+    assert!(
+        page.contains(">sent+1@simulator.esito.test<") && page.contains("No webhook asked for this event"),
+        "{page}"
+    );
+
+    world.webhook(json!({})).await;
+    simulate(&world.caller, &["bounce+1@simulator.esito.test".to_owned()]).await;
+    events(&world.caller, 2).await;
+    let page = browser.get(&format!("{PROD}/feedback-events?status=bounce")).await.text();
+    assert!(!page.contains(">sent+1@") && page.contains("messageDeliveryFeedback"), "{page}");
+    assert!(page.contains(&format!("{PROD}/replays/new?status=bounce")), "what is shown can be replayed");
+    let message = format!("{PROD}/messages/{}", between(&page, &format!("href=\"{PROD}/messages/"), "\""));
+    assert!(browser.get(&message).await.text().contains("bounce+1@simulator.esito.test"));
+}
+
+/// The lines of a CSV file in which no cell has a line break, without the columns' names.
+fn rows(file: &str) -> Vec<&str> {
+    file.strip_suffix("\r\n").unwrap().split("\r\n").skip(1).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_are_had_as_files_whole_and_harmless() {
+    let world = World::start().await;
+    world.webhook(json!({})).await;
+    let mut addresses: Vec<String> = (0..239).map(|i| format!("sent+{i}@simulator.esito.test")).collect();
+    addresses.push("=cmd()".to_owned());
+    simulate(&world.caller, &addresses).await;
+    let other = world.caller.in_new_sandbox("other").await;
+    simulate(&other, &["sent+elsewhere@simulator.esito.test".to_owned()]).await;
+    // The malformed address too has its event: it is excluded.
+    let all_told = || async {
+        let excluded = world.caller.get("/v1/feedback-events?status=exclude").await.expect(200);
+        let queued = world.caller.get("/v1/messages?status=queued&limit=1").await.expect(200);
+        let empty = queued["items"] == json!([]) && queued["nextCursor"].is_null();
+        (empty && excluded["items"].as_array().unwrap().len() == 1).then_some(())
+    };
+    until("all to be told", all_told).await;
+    events(&other, 1).await;
+
+    let viewer = world.caller.post("/v1/api-keys", &json!({"role": "viewer", "name": "v"})).await.expect(201);
+    let mut browser = Browser::signed_in_with(&world, viewer["key"].as_str().unwrap()).await;
+    for (list, count) in [("messages", 240), ("feedback-events", 240), ("deliveries", 240), ("executions", 12)] {
+        let page = browser.get(&format!("{PROD}/{list}")).await.text();
+        assert!(page.contains(&format!("href=\"{PROD}/{list}/export?format=csv\"")), "{page}");
+        let csv = browser.get(&format!("{PROD}/{list}/export?format=csv")).await;
+        assert_eq!((csv.status, csv.header("content-type")), (200, "text/csv; charset=utf-8; header=present"));
+        let disposition = csv.header("content-disposition").to_owned();
+        assert!(disposition.starts_with(&format!("attachment; filename=\"esito-{list}-prod-2")), "{disposition}");
+        let csv = csv.text();
+        assert_eq!(rows(&csv).len(), count, "{list}");
+        assert!(!csv.contains("elsewhere") && !csv.contains(",=cmd()"), "{list}");
+        assert_eq!(csv.contains(",'=cmd()"), list != "executions", "{list}");
+
+        let ndjson = browser.get(&format!("{PROD}/{list}/export?format=ndjson")).await;
+        assert!(ndjson.header("content-disposition").ends_with(".ndjson\""));
+        let ndjson = ndjson.text();
+        let items: Vec<Value> = ndjson.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let first = &world.caller.get(&format!("/v1/{list}?limit=1")).await.expect(200)["items"][0];
+        assert_eq!((items.len(), &items[0]), (count, first), "{list}: the API's items");
+    }
+
+    let one = browser.get(&format!("{PROD}/messages/export?format=csv&recipient=%3Dcmd%28%29&status=")).await.text();
+    assert_eq!(rows(&one).len(), 1, "the filter holds: {one}");
+    let none = browser.get(&format!("{PROD}/messages/export?format=ndjson&from=2099-01-01T00:00")).await;
+    assert_eq!((none.status, none.text().as_str()), (200, ""));
+    assert_eq!(browser.get(&format!("{PROD}/messages/export?format=csv&campaignId=x")).await.status, 400);
+    assert_eq!(browser.get(&format!("{PROD}/messages/export?format=xml")).await.status, 404);
+    assert_eq!(Browser::new(&world).get(&format!("{PROD}/messages/export?format=csv")).await.status, 303);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_not_whole_does_not_look_whole() {
+    let world = World::start().await;
+    let addresses: Vec<String> = (0..1_000).map(|i| format!("sent+{i}@simulator.esito.test")).collect();
+    simulate(&world.caller, &addresses).await;
+    let viewer = world.caller.post("/v1/api-keys", &json!({"role": "viewer", "name": "v"})).await.expect(201);
+    let browser = Browser::signed_in_with(&world, viewer["key"].as_str().unwrap()).await;
+    // A client that takes little at a time.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4_096).unwrap();
+    let host = world.server.base.strip_prefix("http://").unwrap();
+    let mut stream = socket.connect(host.parse().unwrap()).await.unwrap();
+    let (name, value) = &browser.cookies[0];
+    let asked = format!(
+        "GET {PROD}/messages/export?format=ndjson HTTP/1.1\r\nhost: {host}\r\ncookie: {name}={value}\r\nconnection: close\r\n\r\n"
+    );
+    stream.write_all(asked.as_bytes()).await.unwrap();
+    let mut begun = [0; 15];
+    stream.read_exact(&mut begun).await.unwrap();
+    assert_eq!(&begun, b"HTTP/1.1 200 OK");
+    // What its key may no longer read does not come.
+    world.caller.delete(&format!("/v1/api-keys/{}", viewer["id"].as_str().unwrap())).await;
+    let mut rest = Vec::new();
+    let ended = must("the file to break off", stream.read_to_end(&mut rest)).await;
+    let items = rest.split(|byte| *byte == b'\n').filter(|line| line.starts_with(b"{")).count();
+    assert!((200..1_000).contains(&items), "{items}");
+    assert!(ended.is_err() || !rest.ends_with(b"0\r\n\r\n"), "the last chunk is missing (RFC 9112 section 7.1)");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_is_made_from_a_list_watched_and_cancelled() {
+    let world = World::start().await;
+    world.webhook(json!({})).await;
+    let mut browser = Browser::signed_in(&world).await;
+    assert!(browser.get(&format!("{PROD}/replays")).await.text().contains("No replays yet"));
+    let addresses: Vec<String> = (0..5).map(|i| format!("sent+{i}@simulator.esito.test")).collect();
+    simulate(&world.caller, &addresses).await;
+    let delivered = || async {
+        let list = world.caller.get("/v1/deliveries?state=succeeded").await.expect(200);
+        (list["items"].as_array().unwrap().len() == 5).then_some(())
+    };
+    until("all to be delivered", delivered).await;
+
+    let list = browser.get(&format!("{PROD}/deliveries?state=succeeded&from=2026-01-01T00:00")).await.text();
+    let query = between(&list, &format!("href=\"{PROD}/replays/new"), "\"").replace("&#38;", "&");
+    let waiting = browser.get(&format!("{PROD}/deliveries?state=held")).await.text();
+    assert!(!waiting.contains("/replays/new"), "what has not ended is delivered anyway");
+    let form = browser.get(&format!("{PROD}/replays/new{query}")).await.text();
+    assert!(form.contains("value=\"succeeded\" selected") && form.contains("value=\"2026-01-01T00:00\""), "{form}");
+
+    let new = format!("{PROD}/replays");
+    let unfiltered = browser.submit(&form, &new, &[("rate", "1"), ("state", "")]).await;
+    assert!(unfiltered.status == 400 && unfiltered.text().contains("tick the box"), "{}", unfiltered.text());
+    let wrong = browser.submit(&form, &new, &[("rate", "soon"), ("state", "succeeded"), ("campaignId", "x")]).await;
+    assert!(wrong.status == 400 && wrong.text().contains("value=\"soon\""), "what was typed stays");
+    let filled_in = [("rate", "1"), ("state", "succeeded"), ("from", "2026-01-01T00:00"), ("recipient", "")];
+    let made = browser.submit(&form, &new, &filled_in).await;
+    assert_eq!(made.status, 303, "{}", made.text());
+    let path = made.header("location").to_owned();
+    let stored = world.caller.get("/v1/replays").await.expect(200)["items"][0].clone();
+    assert_eq!((&stored["perSecond"], &stored["filter"]["state"]), (&json!(1), &json!("succeeded")));
+
+    world.receiver.behave(|_, _| Reply::status(500));
+    let page = browser.get(&path).await;
+    assert_eq!(page.header("refresh"), "2", "{}", page.text());
+    let page = page.text();
+    assert!(page.contains("<progress") && page.contains(">Running</span>") && page.contains("Cancel the replay"));
+    assert_eq!(browser.get(&format!("{path}?refresh=no")).await.header("refresh"), "");
+    let second = browser.submit(&form, &new, &filled_in).await;
+    assert!(second.status == 409 && second.text().contains("role=\"alert\""), "one at a time");
+    let cancelled = browser.submit(&page, &format!("{path}/cancel"), &[]).await;
+    assert_eq!(cancelled.header("location"), path);
+    let page = browser.get(&path).await;
+    assert_eq!(page.header("refresh"), "", "it has ended");
+    let page = page.text();
+    assert!(page.contains(">Cancelled</span>") && !page.contains("Cancel the replay"), "{page}");
+    let all = browser.get(&new).await.text();
+    assert!(all.contains(&path) && all.contains("state = succeeded") && all.contains("<progress"), "{all}");
+
+    let viewer = world.caller.post("/v1/api-keys", &json!({"role": "viewer", "name": "v"})).await.expect(201);
+    let mut viewer = Browser::signed_in_with(&world, viewer["key"].as_str().unwrap()).await;
+    let page = viewer.get(&format!("{PROD}/replays/new")).await.text();
+    assert!(!page.contains("Start replay") && !viewer.get(&new).await.text().contains("New replay"));
+    assert_eq!(viewer.submit(&page, &new, &filled_in).await.status, 403);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_campaign_may_be_sent_through_any_channel_configuration() {
+    let world = World::start().await;
+    let mut last = Value::Null;
+    for n in 0..201 {
+        let channel = json!({"name": format!("c-{n:03}"), "channel": "sms", "type": "simulator"});
+        last = world.caller.post("/v1/channel-configurations", &channel).await.expect(201);
+    }
+    let mut browser = Browser::signed_in(&world).await;
+    let path = format!("{PROD}/campaigns");
+    let form = browser.get(&format!("{path}/new")).await.text();
+    assert!(form.contains(">c-000 (SMS)<") && form.contains(">c-200 (SMS)<"));
+    let id = last["id"].as_str().unwrap();
+    let fields = [("name", "codes"), ("channel", id), ("text", "{{context.code}}"), ("namespace", "phone")];
+    let made = browser.submit(&form, &path, &fields).await;
+    assert_eq!(made.status, 200, "{}", made.text());
+    let stored = world.caller.get("/v1/campaigns").await.expect(200)["items"][0].clone();
+    assert_eq!((&stored["channel"], &stored["channelConfigurationId"]), (&json!("sms"), &json!(id)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_campaign_is_previewed_with_a_sample_before_it_is_stored() {
+    let world = World::start().await;
+    let channel = json!({"name": "sim", "channel": "email", "type": "simulator"});
+    let channel = world.caller.post("/v1/channel-configurations", &channel).await.expect(201);
+    let mut browser = Browser::signed_in(&world).await;
+    let path = format!("{PROD}/campaigns");
+    let form = browser.get(&format!("{path}/new")).await.text();
+    assert!(form.contains("name=\"sample\"") && form.contains("&#34;context&#34;"), "a sample is there");
+    let fields = |html: &'static str, sample: &'static str, strict: bool| {
+        let mut fields = vec![("name", "orders"), ("channel", channel["id"].as_str().unwrap())];
+        fields.extend([("subject", "Order {{context.order}}"), ("html", html), ("sample", sample), ("preview", "yes")]);
+        fields.extend(strict.then_some(("strict", "on")));
+        fields
+    };
+    let html = "<b onclick='x()'>{{context.name}}</b><script>x()</script>{{context.gone}}";
+    let sample = r#"{"context": {"order": "A-7", "name": "\"></iframe><script>y()"}}"#;
+    let shown = browser.submit(&form, &path, &fields(html, sample, false)).await;
+    assert_eq!(shown.status, 200, "{}", shown.text());
+    assert!(!shown.header("content-security-policy").contains("unsafe"));
+    let page = shown.text();
+    assert!(page.contains("<b>Order A-7</b>") && page.contains("value=\"orders\""), "{page}");
+    let framed = between(&page, "<iframe class=\"mail\" sandbox title=\"HTML\" srcdoc=\"", "\"></iframe>");
+    assert!(framed.contains("&#60;b onclick=") && !framed.contains('<'), "{framed}");
+    assert!(!page.contains("<script>x") && !page.contains("<script>y"), "nothing of it is the page's own");
+
+    let strict = browser.submit(&form, &path, &fields(html, sample, true)).await.text();
+    assert!(strict.contains("would be excluded") && strict.contains("context.gone") && !strict.contains("<iframe"));
+    for (html, sample) in [("{{#if}}", "{}"), ("x", "{"), ("x", r#"{"order": 1}"#)] {
+        let wrong = browser.submit(&form, &path, &fields(html, sample, false)).await;
+        assert!(wrong.status == 400 && wrong.text().contains("class=\"err\""), "{}", wrong.text());
+    }
+    assert_eq!(world.caller.get("/v1/campaigns").await.expect(200)["items"], json!([]), "nothing was stored");
+
+    // A campaign that is there is previewed as it is typed, and stays as it is.
+    let campaign = world.simulated_campaign().await;
+    let edit = format!("{path}/{campaign}");
+    let before = world.caller.get(&format!("/v1/campaigns/{campaign}")).await.expect(200);
+    let form = browser.get(&edit).await.text();
+    let page = browser.submit(&form, &edit, &fields("<i>new</i>", "", false)).await.text();
+    assert!(page.contains("srcdoc=\"&#60;i&#62;new&#60;/i&#62;\""), "{page}");
+    assert_eq!(world.caller.get(&format!("/v1/campaigns/{campaign}")).await.expect(200), before);
 }
