@@ -95,6 +95,86 @@ function follow(list) {
   for (const part of document.querySelectorAll("[data-live-only]")) part.hidden = false;
 }
 
+// Charts, drawn from the table of figures that the page has for everybody.
+const COLORS = {
+  sent: "--good", delivered: "--accent", bounce: "--bad", error: "--warn", excluded: "--wait",
+  succeeded: "--good", failed: "--bad", p50: "--good", p95: "--accent", p99: "--wait",
+};
+
+function columnsOf(table) {
+  const rows = [...table.tBodies[0].rows];
+  const columns = { at: rows.map((row) => Number(row.dataset.at)) };
+  [...table.tHead.rows[0].cells].forEach((head, i) => {
+    if (!head.dataset.c) return;
+    const number = (text) => (text === "" ? null : Number(text));
+    columns[head.dataset.c] = { label: head.textContent, values: rows.map((row) => number(row.cells[i].textContent)) };
+  });
+  return columns;
+}
+
+function draw(place, columns, language) {
+  const css = getComputedStyle(document.documentElement);
+  // What light-dark() comes to is known of a color that is used, not of a token.
+  const probe = document.createElement("i");
+  place.append(probe);
+  const color = (token) => { probe.style.color = `var(${token})`; return getComputedStyle(probe).color; };
+  const names = place.dataset.chart.split(" ");
+  const isStacked = "stacked" in place.dataset;
+  const span = columns.at[columns.at.length - 1] - columns.at[0];
+  const time = new Intl.DateTimeFormat(language, span > 172800 ? { timeZone: "UTC", day: "2-digit", month: "short" } : { timeZone: "UTC", hour: "2-digit", minute: "2-digit", hour12: false });
+  const moment = new Intl.DateTimeFormat(language, { timeZone: "UTC", day: "2-digit", month: "short", hour: "2-digit", minute: "2-digit", hour12: false });
+  const number = new Intl.NumberFormat(language);
+  const short = new Intl.NumberFormat(language, { notation: "compact" });
+  let sum = columns.at.map(() => 0);
+  // Each on top of those before it: the highest is drawn first.
+  const series = names.map((name) => {
+    const { label, values } = columns[name];
+    sum = sum.map((before, i) => before + (values[i] || 0));
+    return {
+      data: isStacked ? sum : values,
+      options: {
+        label, stroke: color(COLORS[name]), width: isStacked ? 0 : 2, spanGaps: false, points: { show: isStacked ? false : undefined },
+        fill: isStacked ? color(COLORS[name]) : undefined,
+        paths: isStacked ? uPlot.paths.bars({ size: [0.8, 40], align: 1 }) : undefined,
+        value: (chart, value, place, i) => (i === null || i === undefined || values[i] === null ? "–" : number.format(values[i])),
+      },
+    };
+  });
+  if (isStacked) series.reverse();
+  const [line, muted] = [color("--line"), color("--muted")];
+  probe.remove();
+  const font = `12px ${css.getPropertyValue("--font")}`;
+  const axis = { stroke: muted, font, grid: { stroke: line, width: 1 }, ticks: { show: false } };
+  const height = 200;
+  const chart = new uPlot({
+    width: place.clientWidth, height, ms: 1,
+    scales: { x: { time: false }, y: { range: (self, low, high) => [0, Math.max(high * 1.05, 1)] } },
+    series: [{ label: "UTC", value: (self, at) => (at === null || at === undefined ? "–" : moment.format(at * 1000)) }, ...series.map((one) => one.options)],
+    axes: [
+      { ...axis, space: 70, incrs: [60, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400], values: (self, marks) => marks.map((at) => time.format(at * 1000)) },
+      { ...axis, size: 56, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5, 5e5, 1e6, 2e6, 5e6, 1e7], values: (self, marks) => marks.map((n) => short.format(n)) },
+    ],
+    cursor: { y: false, drag: { x: false, y: false } },
+  }, [columns.at, ...series.map((one) => one.data)], place);
+  new ResizeObserver(() => chart.setSize({ width: place.clientWidth, height })).observe(place);
+}
+
+function drawAll(part) {
+  const table = part.querySelector("#figures");
+  if (!table || !window.uPlot) return;
+  for (const scripted of part.querySelectorAll("[data-scripted]")) scripted.hidden = false;
+  const columns = columnsOf(table);
+  for (const place of part.querySelectorAll("[data-chart]")) draw(place, columns, document.documentElement.lang);
+}
+
+// What was opened stays open when its part of the page is renewed.
+const opened = new Set();
+document.addEventListener("toggle", (event) => {
+  const { id, open } = event.target;
+  if (id && open) opened.add(id);
+  else opened.delete(id);
+}, true);
+
 // Of all that is in the page, and of what comes into it later.
 document.addEventListener("change", (event) => {
   if (event.target.form) showParts(event.target.form);
@@ -108,8 +188,25 @@ document.addEventListener("submit", (event) => {
   if (ask && !window.confirm(ask)) event.preventDefault();
 });
 
+// An answer that is another page, such as the one to sign in on, is not put into a part of this one.
+document.addEventListener("htmx:beforeSwap", (event) => {
+  if (event.detail.shouldSwap && !event.detail.serverResponse.includes(`id="${event.detail.target.id}"`)) {
+    event.detail.shouldSwap = false;
+    window.location.reload();
+  }
+});
+document.addEventListener("htmx:afterSwap", () => {
+  const part = document.getElementById("main");
+  prepare(part);
+});
+
 function prepare(part) {
+  for (const id of opened) {
+    const kept = document.getElementById(id);
+    if (kept) kept.open = true;
+  }
   for (const form of part.querySelectorAll("form")) showParts(form);
+  drawAll(part);
   for (const button of part.querySelectorAll("[data-copy]")) button.hidden = false;
 }
 

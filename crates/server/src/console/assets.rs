@@ -13,7 +13,14 @@ struct Asset {
     bytes: &'static [u8],
 }
 
-const ASSETS: [Asset; 3] = [
+/// A library as its makers published it: see `assets/vendor/README.md`.
+macro_rules! vendored {
+    ($name:literal, $media_type:literal) => {
+        Asset { name: $name, media_type: $media_type, bytes: include_bytes!(concat!("../../assets/vendor/", $name)) }
+    };
+}
+
+const ASSETS: [Asset; 6] = [
     Asset { name: "style.css", media_type: "text/css; charset=utf-8", bytes: include_bytes!("../../assets/style.css") },
     Asset {
         name: "console.js",
@@ -21,6 +28,9 @@ const ASSETS: [Asset; 3] = [
         bytes: include_bytes!("../../assets/console.js"),
     },
     Asset { name: "icon.svg", media_type: "image/svg+xml", bytes: include_bytes!("../../assets/icon.svg") },
+    vendored!("htmx.js", "text/javascript; charset=utf-8"),
+    vendored!("uplot.js", "text/javascript; charset=utf-8"),
+    vendored!("uplot.css", "text/css; charset=utf-8"),
 ];
 
 /// The beginning of the digest of all of them.

@@ -45,6 +45,22 @@ impl Language {
         }
     }
 
+    /// What stands before each three digits of a number.
+    pub fn group_mark(self) -> char {
+        match self {
+            Self::English => ',',
+            Self::Italian => '.',
+        }
+    }
+
+    /// What stands before a number's decimal places.
+    pub fn decimal_mark(self) -> char {
+        match self {
+            Self::English => '.',
+            Self::Italian => ',',
+        }
+    }
+
     /// The language of this code.
     pub fn parse(code: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|language| language.code() == code)
@@ -150,9 +166,10 @@ mod tests {
         for key in english.keys() {
             // Keys of states and the like are put together of a prefix and a value.
             let is_named = used.contains(&format!("\"{key}\""));
-            let is_composed = ["state-", "role-", "error-", "auth-", "channel-", "event-", "group-", "relay-tls-"]
-                .iter()
-                .any(|prefix| key.starts_with(prefix));
+            let is_composed =
+                ["state-", "role-", "error-", "auth-", "channel-", "event-", "group-", "relay-tls-", "window-"]
+                    .iter()
+                    .any(|prefix| key.starts_with(prefix));
             assert!(is_named || is_composed, "nothing names {key}");
         }
     }

@@ -17,6 +17,7 @@ mod form;
 mod inside;
 mod language;
 mod live;
+mod overview;
 mod page;
 mod preview;
 mod replays;
@@ -86,6 +87,7 @@ pub fn router(console: Arc<Console>) -> Router {
         .route("/o/{organization}/{sandbox}/messages/{id}", get(search::message))
         .route("/o/{organization}/{sandbox}/feedback-events", get(events::events))
         .route("/o/{organization}/{sandbox}/feedback-events/export", exporting(&export::EVENTS))
+        .route("/o/{organization}/{sandbox}/overview", get(overview::page))
         .route("/o/{organization}/{sandbox}/live", get(live::page))
         .route("/o/{organization}/{sandbox}/live/stream", get(live::stream))
         .route("/o/{organization}/{sandbox}/deliveries", get(search::deliveries))

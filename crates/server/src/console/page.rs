@@ -18,18 +18,20 @@ use model::tenancy::{DEFAULT_SANDBOX, Role};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 /// The pages that the frame leads to: the end of the path, the key of the name, and the key of the group that begins there.
-pub const NAVIGATION: [(&str, &str, Option<&str>); 11] = [
+pub const NAVIGATION: [(&str, &str, Option<&str>); 12] = [
+    ("overview", "overview-title", None),
+    ("live", "live-title", None),
     ("campaigns", "campaigns-title", Some("group-messages")),
     ("executions", "executions-title", None),
     ("messages", "messages-title", None),
     ("feedback-events", "feedback-events-title", None),
     ("deliveries", "deliveries-title", None),
     ("replays", "replays-title", None),
-    ("live", "live-title", None),
     ("webhooks", "webhooks-title", Some("group-administration-channels")),
     ("channels", "channels-title", None),
     ("keys", "keys-title", Some("group-administration")),
@@ -37,7 +39,7 @@ pub const NAVIGATION: [(&str, &str, Option<&str>); 11] = [
 ];
 
 /// The page that the console begins with.
-const FIRST: &str = "webhooks";
+const FIRST: &str = "overview";
 
 const LANGUAGE: &str = "esito-language";
 const THEME: &str = "esito-theme";
@@ -206,6 +208,22 @@ impl Frame {
         }
     }
 
+    /// How long ago a moment was, or how long until it is.
+    pub fn relative(&self, at: &Timestamp) -> String {
+        if *at > self.now { self.until(at) } else { self.ago(at) }
+    }
+
+    /// A number as the language writes it.
+    pub fn number(&self, n: impl Borrow<u64>) -> String {
+        grouped(*n.borrow(), self.taste.language.group_mark())
+    }
+
+    /// Hundredths as a number with two places.
+    pub fn decimal(&self, hundredths: &u64) -> String {
+        let mark = self.taste.language.decimal_mark();
+        format!("{}{mark}{:02}", self.number(hundredths / 100), hundredths % 100)
+    }
+
     /// The time of a moment, and the day where it was another one. In UTC.
     pub fn clock(&self, at: &Timestamp) -> String {
         let (text, today) = (at.to_string(), self.now.to_string());
@@ -215,6 +233,19 @@ impl Frame {
             _ => text,
         }
     }
+}
+
+/// A number with a mark before each three digits.
+fn grouped(n: u64, mark: char) -> String {
+    let digits = n.to_string();
+    let mut grouped = String::with_capacity(digits.len() * 2);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i) % 3 == 0 {
+            grouped.push(mark);
+        }
+        grouped.push(digit);
+    }
+    grouped
 }
 
 /// A text as a part of a path or a query.
@@ -461,6 +492,14 @@ pub fn local(path: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_are_grouped() {
+        let all = [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567"), (100_000, "100,000")];
+        for (n, text) in all {
+            assert_eq!(grouped(n, ','), text);
+        }
+    }
 
     #[test]
     fn nobody_is_led_elsewhere() {

@@ -182,6 +182,13 @@ impl Story {
         self.f.to(&format!("deliveries/{}/{action}", detail.delivery.id))
     }
 
+    /// Whether something is still to happen by itself: the page looks again.
+    fn is_under_way(&self) -> bool {
+        let waits = |delivery: &Delivery| matches!(delivery.state.as_str(), "pending" | "failing" | "held");
+        let states = self.chapters.iter().filter_map(|chapter| chapter.event.delivery.as_ref());
+        matches!(self.message.state.as_str(), "queued" | "handing-over") || states.into_iter().any(waits)
+    }
+
     /// How long after the acceptance.
     fn after(&self, at: &Timestamp) -> String {
         let millis = (at.millis() - self.accepted_at.millis()).max(0);

@@ -19,27 +19,27 @@ const PATH: &str = "/v1/feedback-webhooks";
 /// A webhook as the API shows it, as far as the inventory does.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Item {
-    id: String,
-    name: String,
-    url: String,
-    sandbox: SandboxName,
-    channels: Vec<String>,
-    authentication: Proof,
-    signing: String,
-    state: String,
-    state_reason: Option<String>,
-    modified_at: Timestamp,
-    modified_by: String,
+pub struct Item {
+    pub id: String,
+    pub name: String,
+    pub url: String,
+    pub sandbox: SandboxName,
+    pub channels: Vec<String>,
+    pub authentication: Proof,
+    pub signing: String,
+    pub state: String,
+    pub state_reason: Option<String>,
+    pub modified_at: Timestamp,
+    pub modified_by: String,
 }
 
 #[derive(Clone, Debug, Deserialize)]
-struct SandboxName {
-    name: String,
+pub struct SandboxName {
+    pub name: String,
 }
 
 #[derive(Clone, Debug, Deserialize)]
-struct Proof {
+pub struct Proof {
     #[serde(rename = "type")]
     kind: String,
     algorithm: Option<String>,
@@ -55,10 +55,11 @@ struct Inventory {
     own: Option<Item>,
 }
 
-impl Inventory {
-    fn edit_path(&self, item: &Item) -> String {
-        let tenant = self.f.tenant.as_ref().map_or("", |tenant| &tenant.organization);
-        place_path(tenant, &item.sandbox.name, &format!("webhooks/{}", item.id))
+impl Item {
+    /// Where it is edited.
+    pub fn edit_path(&self, f: &Frame) -> String {
+        let organization = f.tenant.as_ref().map_or("", |tenant| &tenant.organization);
+        place_path(organization, &self.sandbox.name, &format!("webhooks/{}", self.id))
     }
 }
 
