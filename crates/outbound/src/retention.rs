@@ -75,13 +75,7 @@ impl Retaining {
     async fn round(&self, kept: Kept, looked_through: &mut HashMap<SandboxId, i64>) {
         let ages = kept.retention.over(self.retention);
         let now = self.clock.now();
-        let from = |what, before, after| RetainStep {
-            sandbox: kept.sandbox,
-            what,
-            before,
-            after,
-            most: MOST,
-        };
+        let from = |what, before, after| RetainStep { sandbox: kept.sandbox, what, before, after, most: MOST };
         self.steps(kept, from(RetainWhat::Executions, before(now, ages.events_days), 0)).await;
         // Where events go first, their attempts go with them.
         if ages.attempts_days < ages.events_days {
