@@ -2,7 +2,7 @@
 
 use crate::arrival::shown;
 use crate::ledger::{Execution, Request};
-use crate::world::{Tenant, World};
+use crate::world::{START, Tenant, World};
 use model::clock::Timestamp;
 use model::delivery::DeliveryState;
 use model::ids::{EventId, ExecutionId};
@@ -10,7 +10,10 @@ use model::message::may_follow;
 use model::outcome::FeedbackStatus::{self, Bounce, Delay, Delivered, Error, Exclude, Sent};
 use std::time::Duration;
 use store::Store;
-use store::lookup::{DeliveryView, EventView, ExecutionView, MessageView};
+use store::lookup::{
+    DeliveryView, EventFilter, EventView, ExecutionFilter, ExecutionView, Listed, MessageFilter, MessageView, Page,
+};
+use store::statistics::Buckets;
 
 /// The executions that are not through yet.
 pub async fn unsettled(world: &World, store: &dyn Store, among: Vec<ExecutionId>) -> Vec<ExecutionId> {
@@ -68,9 +71,78 @@ pub async fn check(world: &World, store: &dyn Store) {
     if !replays_are_over(world, store).await {
         world.violation("a replay does not come to its end".to_owned());
     }
+    for tenant in world.tenants() {
+        match check_statistics(store, tenant).await {
+            Ok((counted, there)) if counted == there => {}
+            Ok((counted, there)) => {
+                world.violation(format!("{} counts {counted:?} where there are {there:?}", tenant.name));
+            }
+            Err(error) => world.violation(format!("the statistics of {} cannot be read: {error}", tenant.name)),
+        }
+    }
     check_bodies(world);
     check_mailed(world);
     check_load(world);
+}
+
+/// Messages, feedback events by status, and attempts.
+type Sums = (u64, [u64; 7], u64);
+
+/// What was counted, and what the rows say.
+async fn check_statistics(store: &dyn Store, tenant: &Tenant) -> store::Result<(Sums, Sums)> {
+    let always = Buckets { from: START, length: Duration::from_secs(365 * 86_400), count: 1 };
+    let mut counted = Sums::default();
+    for counts in store.statistics(tenant.sandbox, always).await? {
+        let outcomes = FeedbackStatus::ALL.map(|status| counts.outcomes(status));
+        counted = (counts.accepted(), outcomes, counts.succeeded() + counts.failed());
+    }
+    let mut there = Sums::default();
+    let mut page = Page { limit: 200, cursor: None };
+    loop {
+        let Listed { items, next } = store.executions(all_messages(tenant), page.clone()).await?;
+        there.0 += items.iter().map(|execution| execution.messages.len() as u64).sum::<u64>();
+        if next.is_none() {
+            break;
+        }
+        page.cursor = next;
+    }
+    page.cursor = None;
+    loop {
+        let Listed { items, next } = store.events(all_events(tenant), page.clone()).await?;
+        for event in items {
+            let status = event.event.outcome.verdict.status();
+            let place = FeedbackStatus::ALL.iter().position(|one| *one == status).unwrap_or(0);
+            there.1[place] += 1;
+            there.2 += store.attempts(tenant.sandbox, event.event.key.id()).await?.len() as u64;
+        }
+        if next.is_none() {
+            return Ok((counted, there));
+        }
+        page.cursor = next;
+    }
+}
+
+fn all_messages(tenant: &Tenant) -> MessageFilter {
+    let sandbox = tenant.sandbox;
+    let execution =
+        ExecutionFilter { sandbox, request_id: None, campaign: None, from: None, to: None, created_by: None };
+    MessageFilter { execution, execution_id: None, recipient: None, state: None, channel: None }
+}
+
+fn all_events(tenant: &Tenant) -> EventFilter {
+    EventFilter {
+        sandbox: tenant.sandbox,
+        request_id: None,
+        campaign: None,
+        execution_id: None,
+        recipient: None,
+        status: None,
+        channel: None,
+        from: None,
+        to: None,
+        created_by: None,
+        after: None,
+    }
 }
 
 fn check_execution(world: &World, execution: &Execution, view: &ExecutionView) {

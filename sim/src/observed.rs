@@ -21,6 +21,7 @@ use store::admin::{Edit, NewOrganization};
 use store::lookup::{
     AttemptView, DeliveryFilter, EventFilter, EventView, ExecutionView, Listed, MessageFilter, MessageView, Page,
 };
+use store::statistics::{Backlog, Buckets, Counts};
 use store::work::{
     AcceptError, Accepted, Due, DueDeliveries, DueMessages, EraseStepped, Finish, Finished, Kept, Lease, LiveVersion,
     NewErasure, NewExecution, Record, Recorded, ReplayStep, ReplayStepped, RetainStep, Retained, RunningReplay,
@@ -178,6 +179,9 @@ observed! {
     async fn attempts(sandbox: SandboxId, id: EventId) -> Result<Vec<AttemptView>>;
     async fn retry_delivery(sandbox: SandboxId, id: EventId, now: Timestamp, audit: AuditEntry) -> Result<EventView>;
     async fn cancel_delivery(sandbox: SandboxId, id: EventId, now: Timestamp, audit: AuditEntry) -> Result<EventView>;
+    async fn statistics(sandbox: SandboxId, buckets: Buckets) -> Result<Vec<Counts>>;
+    async fn last_success(sandbox: SandboxId) -> Result<Option<Timestamp>>;
+    async fn backlog(sandbox: SandboxId) -> Result<Backlog>;
     async fn create_organization(new: NewOrganization, audit: AuditEntry) -> Result<()>;
     async fn organization(id: &str) -> Result<Organization>;
     async fn organizations(page: Page) -> Result<Listed<Organization>>;

@@ -5,13 +5,14 @@
 
 use crate::driver::Leases;
 use crate::engine::Tally;
-use model::clock::Clock;
+use model::clock::{Clock, Timestamp};
 use model::ids::SandboxId;
 use model::retention::{Retention, before};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use store::Store;
+use store::statistics::{HOURS_KEPT, MINUTES_KEPT};
 use store::work::{Kept, RetainStep, RetainWhat};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -30,6 +31,10 @@ const MOST_REST: Duration = Duration::from_secs(2);
 /// Where attempts were looked through to their end, the next rounds go on from there; after so many, from the beginning:
 /// what had not ended then may have by now.
 const ROUNDS_FROM_THERE: u32 = 288;
+
+fn ago(now: Timestamp, age: Duration) -> Timestamp {
+    Timestamp(now.millis() - i64::try_from(age.as_millis()).unwrap_or(i64::MAX))
+}
 
 /// Deletes what is old.
 #[derive(Debug)]
@@ -70,21 +75,17 @@ impl Retaining {
     async fn round(&self, kept: Kept, looked_through: &mut HashMap<SandboxId, i64>) {
         let ages = kept.retention.over(self.retention);
         let now = self.clock.now();
-        let from = |what, days, after| RetainStep {
-            sandbox: kept.sandbox,
-            what,
-            before: before(now, days),
-            after,
-            most: MOST,
-        };
-        self.steps(kept, from(RetainWhat::Executions, ages.events_days, 0)).await;
+        let from = |what, before, after| RetainStep { sandbox: kept.sandbox, what, before, after, most: MOST };
+        self.steps(kept, from(RetainWhat::Executions, before(now, ages.events_days), 0)).await;
         // Where events go first, their attempts go with them.
         if ages.attempts_days < ages.events_days {
             let after = looked_through.get(&kept.sandbox).copied().unwrap_or(0);
-            let last = self.steps(kept, from(RetainWhat::Attempts, ages.attempts_days, after)).await;
+            let last = self.steps(kept, from(RetainWhat::Attempts, before(now, ages.attempts_days), after)).await;
             looked_through.insert(kept.sandbox, last);
         }
-        self.steps(kept, from(RetainWhat::AuditLog, ages.audit_log_days, 0)).await;
+        self.steps(kept, from(RetainWhat::AuditLog, before(now, ages.audit_log_days), 0)).await;
+        self.steps(kept, from(RetainWhat::CountsByMinute, ago(now, MINUTES_KEPT), 0)).await;
+        self.steps(kept, from(RetainWhat::CountsByHour, ago(now, HOURS_KEPT), 0)).await;
     }
 
     /// Steps until there is nothing left; where the last one began.

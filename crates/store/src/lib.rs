@@ -14,6 +14,7 @@ pub mod planted;
 pub mod postgres;
 mod shared;
 pub mod sqlite;
+pub mod statistics;
 pub mod wake;
 pub mod work;
 
@@ -33,6 +34,7 @@ use model::ids::{
 use model::replay::Replay;
 use model::tenancy::{ApiKey, AuditEntry, Organization, Sandbox};
 use model::webhook::Webhook;
+use statistics::{Backlog, Buckets, Counts};
 use std::time::Duration;
 use work::{
     AcceptError, Accepted, Due, Finish, Finished, Lease, LiveVersion, NewExecution, Record, Recorded, ReplayStep,
@@ -182,6 +184,15 @@ pub trait Store: Send + Sync + std::fmt::Debug {
         now: Timestamp,
         audit: AuditEntry,
     ) -> Result<EventView>;
+
+    // ---- statistics ----
+
+    /// What was counted in a sandbox: for each of the buckets, in their order.
+    async fn statistics(&self, sandbox: SandboxId, buckets: Buckets) -> Result<Vec<Counts>>;
+    /// When an attempt to deliver a sandbox's events last succeeded, as far as statistics are kept.
+    async fn last_success(&self, sandbox: SandboxId) -> Result<Option<Timestamp>>;
+    /// What of a sandbox's deliveries has not ended.
+    async fn backlog(&self, sandbox: SandboxId) -> Result<Backlog>;
 
     // ---- administration: every change is written together with its entry in the audit log ----
 

@@ -303,6 +303,10 @@ pub enum RetainWhat {
     Attempts,
     /// The audit log of the sandbox's organization.
     AuditLog,
+    /// What was counted by minute: it moves to its hours, and is not deleted.
+    CountsByMinute,
+    /// What was counted by hour.
+    CountsByHour,
 }
 
 /// A step of retention.

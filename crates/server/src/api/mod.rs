@@ -40,6 +40,7 @@ mod recipients;
 mod replays;
 mod sandboxes;
 mod shape;
+mod statistics;
 mod views;
 mod webhook_actions;
 mod webhook_keys;
@@ -181,6 +182,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(deliveries::routes())
         .merge(replays::routes())
         .merge(erasures::routes())
+        .merge(statistics::routes())
         .layer(from_fn(carry_through));
     // Executions do without: messages that no driver was told of are found in the store within seconds.
     OpenApiRouter::with_openapi(document::base())

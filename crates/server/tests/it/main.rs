@@ -34,6 +34,8 @@ mod replays;
 #[cfg(test)]
 mod secrets;
 #[cfg(test)]
+mod statistics;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod tail;

@@ -21,6 +21,7 @@ pub mod resources;
 pub mod retention;
 pub mod search;
 pub mod secrets;
+pub mod statistics;
 pub mod world;
 
 use crate::{Result, Store};
@@ -171,6 +172,14 @@ macro_rules! contract_suite {
                 a_frequent_recipient_is_listed_to_the_end,
                 what_is_accepted_while_a_run_is_made_is_found,
                 what_was_erased_or_is_old_is_not_found;
+            statistics:
+                what_is_done_counts_once,
+                counts_are_a_sandboxs_own_and_lie_in_their_minute,
+                a_latency_is_that_of_a_first_delivery,
+                what_fails_or_is_taken_back_counts_nothing,
+                concurrent_writers_count_all,
+                old_minutes_move_to_their_hours_and_old_hours_go,
+                a_backlog_is_all_that_has_not_ended;
             admin:
                 organizations_and_sandboxes_are_unique_and_listed,
                 a_key_is_found_by_its_hash_until_it_is_revoked_or_ends,
@@ -228,6 +237,7 @@ mod tests {
             include_str!("resources.rs"),
             include_str!("search.rs"),
             include_str!("secrets.rs"),
+            include_str!("statistics.rs"),
         ];
         for line in groups.iter().flat_map(|group| group.lines()) {
             if let Some((name, _)) = line.strip_prefix("pub async fn ").and_then(|rest| rest.split_once('(')) {

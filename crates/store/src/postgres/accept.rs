@@ -9,10 +9,12 @@ use super::lane::Work;
 use super::rows::{corrupt, execution_id};
 use super::search::{self, Progress};
 use super::session::{Done, Session, col};
+use super::statistics::{self, COUNT};
 use super::waiting::Waiting;
 use crate::shared::accepting::{check_schedule, facts_of, live_version, new_message, remembered_since};
 use crate::shared::facts::{KeyFacts, SandboxFacts, StoredExecution, VersionFacts};
 use crate::shared::sealing::campaign_status;
+use crate::statistics::Counting;
 use crate::work::{AcceptError, Accepted, NewExecution};
 use crate::{Result, StoreError};
 use async_trait::async_trait;
@@ -55,6 +57,8 @@ pub(super) struct Accepting {
     pub facts: Arc<Facts>,
     pub waiting: Arc<Waiting>,
     pub search: Arc<Progress>,
+    /// Of the statistics.
+    pub part: i16,
 }
 
 /// An execution that used a requestId before.
@@ -96,7 +100,7 @@ impl Work for Accepting {
     type Unit = NewExecution;
     type Answer = Answer;
     const STATEMENTS: &'static [&'static str] =
-        &[LOCK, search::SHARE, search::ANNOUNCED, FIND, CAMPAIGNS, INSERT_EXECUTIONS, INSERT_MESSAGES];
+        &[LOCK, search::SHARE, search::ANNOUNCED, FIND, CAMPAIGNS, INSERT_EXECUTIONS, INSERT_MESSAGES, COUNT];
 
     fn bytes(unit: &NewExecution) -> usize {
         let raw = |raw: &Option<Box<serde_json::value::RawValue>>| raw.as_ref().map_or(0, |raw| raw.get().len());
@@ -121,7 +125,7 @@ impl Work for Accepting {
         let messages: usize = new.iter().map(|new| new.messages.len()).sum();
         let announced = announced.iter().map(|row| Ok((col(row, 0)?, col(row, 1)?))).collect::<Done<_>>()?;
         search::enter_late(session, &late(&new, &announced)).await?;
-        write(session, &new).await?;
+        write(session, &new, self.part).await?;
         self.waiting.add(i64::try_from(messages).unwrap_or(0));
         for new in new {
             self.search.fresh.add(new.sbx, new.messages.len());
@@ -339,9 +343,13 @@ fn late<'a>(new: &'a [New], announced: &HashMap<i64, i64>) -> Vec<(i64, i64, &'a
 }
 
 /// Writes the executions and their messages, and commits.
-async fn write(session: &Session, new: &[New]) -> Done<()> {
+async fn write(session: &Session, new: &[New], part: i16) -> Done<()> {
     if new.is_empty() {
         return session.commit().await;
+    }
+    let mut counted = Counting::default();
+    for new in new {
+        counted.accepted(new.sbx, new.stored.facts.created_at, new.messages.len());
     }
     let of = |value: fn(&New) -> i64| new.iter().map(value).collect::<Vec<i64>>();
     let (sbx, exec) = (of(|new| new.sbx), of(|new| new.stored.facts.id.number()));
@@ -373,6 +381,7 @@ async fn write(session: &Session, new: &[New]) -> Done<()> {
            INSERT_MESSAGES,
            &[&m_sbx, &m_exec, &m_ord, &m_q, &m_prio, &m_at, &users, &namespaces, &addresses, &personal]
        ).await },
+        statistics::count(session, part, counted),
         session.commit()
     )?;
     Ok(())

@@ -94,7 +94,7 @@ pub(super) async fn retry(
     }
     // Later events may wait for this one by now, or it for a later one.
     let sql = "UPDATE event SET delivery = $3, due_at = $4, first_due = $5, ended_at = NULL, followed = true, \
-               replay = NULL WHERE sbx = $1 AND seq = $2";
+               replay = NULL, again = CASE delivery WHEN 1 THEN again ELSE true END WHERE sbx = $1 AND seq = $2";
     let due_at = again.due_at.map(Timestamp::millis);
     let values: Values<'_> = &[&sbx, &seq, &i16::from(again.delivery.code()), &due_at, &again.first_due.millis()];
     session.execute(sql, values).await?;

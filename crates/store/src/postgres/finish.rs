@@ -6,12 +6,14 @@ use super::lane::Work;
 use super::rows::{EVENT_COLUMNS, big, byte, delivery, event_columns, execution_id, int, read_event, recipient, text};
 use super::session::{Done, Fault, Session, col};
 use super::shards::{EPOCHS, Epochs, shards_of};
+use super::statistics::{self, COUNT};
 use crate::Result;
 #[cfg(feature = "planted-bugs")]
 use crate::planted::{Bug, is_planted};
 use crate::shared::change;
 use crate::shared::facts::SandboxFacts;
 use crate::shared::rows::{ToDue, json_of};
+use crate::statistics::Counting;
 use crate::work::{Finish, Finished};
 use async_trait::async_trait;
 use model::clock::Timestamp;
@@ -31,7 +33,7 @@ const END: &str = "UPDATE event v SET delivery = n.delivery, ended_at = n.ended_
      $8::int[], $9::bigint[], $10::int[], $11::int[], $12::text[]) \
      AS n (i, sbx, seq, failures, delivery, ended_at, due_at, more, at, ms, status, excerpt) \
      WHERE v.sbx = n.sbx AND v.seq = n.seq AND v.delivery + 0 = 1 AND v.failures = n.failures \
-     RETURNING n.i, v.followed, v.exec, v.ord";
+     RETURNING n.i, v.followed, v.exec, v.ord, v.again IS NOT NULL";
 
 const ADD_ATTEMPTS: &str = "INSERT INTO attempt (sbx, seq, n, at, ms, status, excerpt, error_kind, error) \
      SELECT n.sbx, n.seq, coalesce((SELECT max(a.n) FROM attempt a WHERE a.sbx = n.sbx AND a.seq = n.seq), 0) + 1, \
@@ -77,6 +79,8 @@ const NOTE: &str = "UPDATE webhook SET control = $3, revision = $4, failing_sinc
 pub(super) struct Finishing {
     pub facts: Arc<Facts>,
     pub hooks: Arc<Hooks>,
+    /// Of the statistics.
+    pub part: i16,
 }
 
 /// A message with an event that has ended and another that waits.
@@ -90,7 +94,7 @@ struct Follower {
 impl Work for Finishing {
     type Unit = Finish;
     type Answer = Finished;
-    const STATEMENTS: &'static [&'static str] = &[EPOCHS, SEEN, END, ADD_ATTEMPTS, CHAINS, PROMOTE, NOTE];
+    const STATEMENTS: &'static [&'static str] = &[EPOCHS, SEEN, END, ADD_ATTEMPTS, CHAINS, PROMOTE, NOTE, COUNT];
 
     async fn run(&self, session: &Session, units: &[&Finish]) -> Done<Vec<Result<Finished>>> {
         let sandboxes = self.facts.sandboxes(session, units.iter().map(|unit| unit.sandbox)).await?;
@@ -108,6 +112,7 @@ impl Work for Finishing {
             hooks: Health::new(self.hooks.read(session, &hooks).await?),
             answers: units.iter().map(|_| Finished::default()).collect(),
             followers: Vec::new(),
+            counted: Counting::default(),
         };
         for wave in waves(units, &sandboxes, &epochs) {
             batch.end(session, &wave).await?;
@@ -115,8 +120,9 @@ impl Work for Finishing {
         batch.note_health(&sandboxes);
         batch.promote(session, &self.facts, &sandboxes).await?;
         batch.hooks.write(session).await?;
-        session.commit().await?;
-        Ok(batch.answers.into_iter().map(Ok).collect())
+        let Batch { answers, counted, .. } = batch;
+        tokio::try_join!(biased; statistics::count(session, self.part, counted), session.commit())?;
+        Ok(answers.into_iter().map(Ok).collect())
     }
 }
 
@@ -149,6 +155,7 @@ struct Batch<'a> {
     hooks: Health,
     answers: Vec<Finished>,
     followers: Vec<Follower>,
+    counted: Counting,
 }
 
 impl Batch<'_> {
@@ -181,6 +188,7 @@ impl Batch<'_> {
                 continue;
             };
             self.answers[place].done = true;
+            self.counted.attempted(sbx, self.units[place], col(row, 4)?);
             let decision = self.units[place].decision;
             if decision != AttemptDecision::Succeeded {
                 failed.push((sbx, place));

@@ -19,6 +19,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 4, name: "erasure", sql: include_str!("migrations/0004_erasure.sql") },
     Migration { version: 5, name: "search", sql: include_str!("migrations/0005_search.sql") },
     Migration { version: 6, name: "search anew", sql: include_str!("migrations/0006_search_anew.sql") },
+    Migration { version: 7, name: "statistics", sql: include_str!("migrations/0007_statistics.sql") },
 ];
 
 /// Locks others out until the end of the transaction; the numbers are Esito's own ("esito", "schema").

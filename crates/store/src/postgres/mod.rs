@@ -16,7 +16,7 @@
 //! - **A run of the index of recipients** is announced, and made, under advisory locks of its sandbox (`search`).
 //!
 //! Rows are locked in one order, so that nobody waits for whoever waits for him: shards, messages, webhooks, events,
-//! feeds; of each kind by key. The one exception is a promotion, which locks an event after others were locked, and may
+//! feeds, statistics; of each kind by key. The one exception is a promotion, which locks an event after others were locked, and may
 //! meet a record of a third event of that message or a retry by hand. PostgreSQL then undoes one of the two, which tries
 //! again (40P01), as it does after any such failure.
 //!
@@ -43,6 +43,7 @@ mod rows;
 mod search;
 mod session;
 mod shards;
+mod statistics;
 #[cfg(test)]
 #[cfg(feature = "peers")]
 mod tests;
@@ -60,6 +61,7 @@ use crate::lookup::{
 use crate::shared::change::{each_done, recorded_at};
 use crate::shared::retaining::again;
 use crate::shared::searching::{self, Fresh, Indexed, Next, RUN, Run};
+use crate::statistics::{Backlog, Buckets, Counts};
 use crate::work::{
     AcceptError, Accepted, Due, DueDeliveries, DueMessages, EraseStepped, Finish, Finished, Kept, Lease, LiveVersion,
     NewErasure, NewExecution, Record, Recorded, ReplayStep, ReplayStepped, RetainStep, Retained, RunningReplay,
@@ -176,10 +178,15 @@ impl PostgresStore {
             upkeep = Some(tokio::spawn(Arc::clone(&waiting).keep(Arc::clone(&readers))));
         }
         let search = Arc::<search::Progress>::default();
-        let accepting =
-            Accepting { facts: Arc::clone(&facts), waiting: Arc::clone(&waiting), search: Arc::clone(&search) };
-        let recording = Recording { facts: Arc::clone(&facts), hooks: Arc::clone(&hooks), waiting };
-        let finishing = Finishing { facts: Arc::clone(&facts), hooks: Arc::clone(&hooks) };
+        let [a, r, f] = parts(node);
+        let accepting = Accepting {
+            facts: Arc::clone(&facts),
+            waiting: Arc::clone(&waiting),
+            search: Arc::clone(&search),
+            part: a,
+        };
+        let recording = Recording { facts: Arc::clone(&facts), hooks: Arc::clone(&hooks), waiting, part: r };
+        let finishing = Finishing { facts: Arc::clone(&facts), hooks: Arc::clone(&hooks), part: f };
         let (accept, accepts) = Lane::start(accepting, Arc::clone(&target));
         let (record, records) = Lane::start(recording, Arc::clone(&target));
         let (finish, finishes) = Lane::start(finishing, target);
@@ -245,6 +252,13 @@ async fn next_node(writers: &Arc<Pool>) -> Result<u16> {
         row.as_ref().map_or(Ok(0), |row| col(row, 0))
     })?;
     Ok(u16::try_from(number % NODES).unwrap_or(0))
+}
+
+/// The parts of the statistics that the lanes of this node write. Whoever has the same number a thousand starts later adds
+/// to the same rows.
+fn parts(node: u16) -> [i16; 3] {
+    let first = 3 * i16::try_from(node).unwrap_or(0);
+    [first, first + 1, first + 2]
 }
 
 /// Ends deletions of webhooks that a process began and did not end. One that is still at it does no harm to this.
@@ -413,6 +427,18 @@ impl Store for PostgresStore {
         let known = (&*self.facts, &*self.hooks);
         unit!(self.writers, |session| control::cancel(session, known, sandbox, id, now, &audit))?;
         self.event(sandbox, id).await
+    }
+
+    async fn statistics(&self, sandbox: SandboxId, buckets: Buckets) -> Result<Vec<Counts>> {
+        lookup!(self.readers, |session| statistics::statistics(session, &self.facts, sandbox, &buckets))
+    }
+
+    async fn last_success(&self, sandbox: SandboxId) -> Result<Option<Timestamp>> {
+        lookup!(self.readers, |session| statistics::last_success(session, &self.facts, sandbox))
+    }
+
+    async fn backlog(&self, sandbox: SandboxId) -> Result<Backlog> {
+        lookup!(self.readers, |session| statistics::backlog(session, &self.facts, sandbox))
     }
 
     async fn create_organization(&self, new: NewOrganization, audit: AuditEntry) -> Result<()> {

@@ -10,10 +10,12 @@ use super::lane::Work;
 use super::rows::{delivery, int, message_columns, message_key, read_message};
 use super::session::{Done, Session, col};
 use super::shards::{EPOCHS, Epochs, shards_of};
+use super::statistics::{self, COUNT};
 use super::waiting::Waiting;
 use crate::shared::change::{NewEvent, Told, wanting};
 use crate::shared::facts::{SandboxFacts, StoredExecution};
 use crate::shared::rows::{MessageRow, json_of};
+use crate::statistics::Counting;
 use crate::work::{Lease, Record, Recorded};
 use crate::{Result, StoreError};
 use async_trait::async_trait;
@@ -63,6 +65,8 @@ pub(super) struct Recording {
     pub facts: Arc<Facts>,
     pub hooks: Arc<Hooks>,
     pub waiting: Arc<Waiting>,
+    /// Of the statistics.
+    pub part: i16,
 }
 
 /// What this lane does to a message.
@@ -115,7 +119,7 @@ impl Work for Recording {
     type Unit = Unit;
     type Answer = Answer;
     const STATEMENTS: &'static [&'static str] =
-        &[EPOCHS, MESSAGES, HELD, CHAINS, STILL_OPEN, UPDATE_MESSAGES, PLACES, INSERT_EVENTS, FOLLOW];
+        &[EPOCHS, MESSAGES, HELD, CHAINS, STILL_OPEN, UPDATE_MESSAGES, PLACES, INSERT_EVENTS, FOLLOW, COUNT];
 
     async fn run(&self, session: &Session, units: &[&Unit]) -> Done<Vec<Result<Answer>>> {
         let sandboxes = self.facts.sandboxes(session, units.iter().map(|unit| unit.sandbox())).await?;
@@ -151,7 +155,7 @@ impl Work for Recording {
         let answers: Vec<Result<Decided>> = units.iter().map(|unit| batch.decide(unit)).collect();
         let waiting_before = batch.messages.values().flatten().filter(|message| message.awaited_sending).count();
         let waiting_after = batch.messages.values().flatten().filter(|message| message.awaits_sending()).count();
-        let sequences = batch.write(session).await?;
+        let sequences = batch.write(session, self.part).await?;
         self.waiting.add(waiting_after as i64 - waiting_before as i64);
         Ok(answered(answers, batch.events, &sequences))
     }
@@ -300,7 +304,7 @@ impl Batch {
     }
 
     /// Writes what has changed, and commits; the places of the new events in their feeds.
-    async fn write(&self, session: &Session) -> Done<Vec<i64>> {
+    async fn write(&self, session: &Session, part: i16) -> Done<Vec<i64>> {
         let changed: BTreeMap<Key, &Message> = self
             .messages
             .iter()
@@ -311,6 +315,10 @@ impl Batch {
             return Ok(Vec::new());
         }
         let sequences = take_places(session, &self.events).await?;
+        let mut counted = Counting::default();
+        for Fresh { sbx, new, .. } in &self.events {
+            counted.told(*sbx, new.event.recorded_at, new.event.outcome.verdict.status());
+        }
         let (f_sbx, f_seq): (Vec<i64>, Vec<i64>) = self.followed.iter().copied().unzip();
         let follow = async {
             match f_sbx.is_empty() {
@@ -323,6 +331,7 @@ impl Batch {
             follow,
             update_messages(session, &changed, &sequences),
             insert_events(session, &self.events, &sequences),
+            statistics::count(session, part, counted),
             session.commit()
         )?;
         Ok(sequences)

@@ -320,7 +320,7 @@ const FOLLOWED: &str = "UPDATE event v SET followed = true FROM unnest($2::bigin
 
 const AGAIN: &str = concat!(
     "WITH done AS (UPDATE event v SET delivery = n.delivery, due_at = n.due_at, first_due = n.first_due, \
-     ended_at = NULL, followed = v.followed OR n.followed, payload = n.payload, replay = $7 \
+     ended_at = NULL, followed = v.followed OR n.followed, payload = n.payload, replay = $7, again = true \
      FROM unnest($2::bigint[], $3::smallint[], $4::bigint[], $5::bigint[], $6::smallint[], $8::boolean[]) \
      AS n (seq, delivery, due_at, first_due, payload, followed) WHERE v.sbx = $1 AND v.seq = n.seq RETURNING v.*) SELECT ",
     event_columns!(),

@@ -5,9 +5,11 @@ use super::facts::Facts;
 use super::rows::{corrupt, delivery, json, message_key, rows_of};
 use super::search::{self, Had};
 use super::session::{Done, Session, col};
+use super::statistics;
 use crate::StoreError;
 use crate::shared::change::sequence_at;
 use crate::shared::retaining::{self, Old};
+use crate::statistics::{BY_HOUR, BY_MINUTE};
 use crate::work::{Deleted, Kept, RetainStep, RetainWhat, Retained};
 use model::ids::ExecutionId;
 use model::retention::RetentionOverride;
@@ -39,6 +41,7 @@ pub(super) enum Found {
     Executions { gone: Vec<Vec<Old>>, next: Option<i64> },
     Attempts { sequences: Vec<i64>, next: Option<i64> },
     AuditLog { is_empty: bool },
+    Counts { is_empty: bool },
 }
 
 impl Found {
@@ -47,7 +50,7 @@ impl Found {
         let next = match self {
             Self::Executions { gone, next } if gone.is_empty() => *next,
             Self::Attempts { sequences, next } if sequences.is_empty() => *next,
-            Self::AuditLog { is_empty: true } => None,
+            Self::AuditLog { is_empty: true } | Self::Counts { is_empty: true } => None,
             _ => return None,
         };
         Some(Retained { deleted: Deleted::default(), next })
@@ -70,7 +73,14 @@ pub(super) async fn look(session: &Session, facts: &Facts, step: &RetainStep) ->
             let found = session.query_opt(sql, &[&sandbox.tenant.ims_org, &floor]).await?;
             Ok(Found::AuditLog { is_empty: found.is_none() })
         }
+        RetainWhat::CountsByMinute => counts_before(session, sbx, BY_MINUTE, step).await,
+        RetainWhat::CountsByHour => counts_before(session, sbx, BY_HOUR, step).await,
     }
+}
+
+async fn counts_before(session: &Session, sbx: i64, span: u8, step: &RetainStep) -> Done<Found> {
+    let is_there = statistics::is_any_before(session, sbx, span, step.before).await?;
+    Ok(Found::Counts { is_empty: !is_there })
 }
 
 const MESSAGES: &str = "SELECT exec, ord, due_at IS NOT NULL, last_event FROM message \
@@ -149,6 +159,13 @@ pub(super) async fn take(session: &Session, facts: &Facts, step: &RetainStep, fo
             let audit_log = session.execute(DELETE_AUDIT, &[&sandbox.tenant.ims_org, &floor, &most]).await?;
             let next = (audit_log >= u64::try_from(step.most).unwrap_or(u64::MAX)).then_some(0);
             Ok(Retained { deleted: Deleted { audit_log, ..Deleted::default() }, next })
+        }
+        Found::Counts { .. } => {
+            match step.what {
+                RetainWhat::CountsByMinute => statistics::move_to_hours(session, sbx, step.before, step.most).await?,
+                _ => statistics::delete_hours(session, sbx, step.before, step.most).await?,
+            }
+            Ok(retaining::again(step))
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::lookup::EventFilter;
 use crate::work::{RetainStep, RetainWhat, What};
 use model::delivery::{AttemptDecision, DeliveryState};
 use model::ids::{MessageKey, SHARDS};
-use model::outcome::{FailureCategory, Verdict};
+use model::outcome::{FailureCategory, FeedbackStatus, Verdict};
 use serde_json::json;
 use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
@@ -244,6 +244,9 @@ async fn the_feed_has_no_gaps_under_writers_on_several_nodes() {
         seen
     });
     writers.join_all().await;
+    let counts = worlds[1].counts().await;
+    let told = [FeedbackStatus::Sent, FeedbackStatus::Bounce].map(|status| counts.outcomes(status));
+    assert_eq!((counts.accepted(), told), (12 * 20, [12 * 20; 2]), "the sum over all nodes");
     // One that was passed over would never be seen.
     let seen = tokio::time::timeout(Duration::from_secs(20), reading).await.expect("every event is seen").unwrap();
     assert!(seen.is_sorted_by(|a, b| a < b));
@@ -329,6 +332,7 @@ async fn a_unit_that_cannot_be_written_fails_alone() {
     }
     let (done, failed): (Vec<_>, Vec<_>) = all.join_all().await.into_iter().partition(Result::is_ok);
     assert_eq!((done.len(), failed.len()), (49, 1));
+    assert_eq!(world.counts().await.accepted(), 49);
     assert!(matches!(failed[0], Err(StoreError::Corrupt(_))), "to come again would not help");
 }
 
@@ -491,6 +495,7 @@ async fn connections_that_are_cut_lose_nothing() {
     };
     assert_eq!(found.items.len(), 8 * 60, "each once, though {cut} were told to come again");
     assert!(found.items.iter().all(|view| view.messages.len() == 2));
+    assert_eq!(world.counts().await.accepted(), 2 * 8 * 60);
 }
 
 /// The lines that `EXPLAIN` answers.

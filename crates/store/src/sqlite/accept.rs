@@ -114,6 +114,7 @@ fn store(
     let execution = Arc::new(facts_of(&mut new, version));
     tx.state.facts.remember_execution(sbx, &execution, version);
     tx.state.waiting += new.recipients.len() as u64;
+    tx.state.counted.accepted(sbx, new.now, new.recipients.len());
     let mut due = Vec::with_capacity(new.recipients.len());
     for (ordinal, recipient) in (0_u8..).zip(new.recipients) {
         due.push(store_message(tx, sbx, version.q, &execution, ordinal, recipient)?);

@@ -58,7 +58,7 @@ pub(super) fn due_deliveries(
     Ok(DueDeliveries { deliveries, next_at })
 }
 
-fn first_delivery_after(connection: &Connection, sbx: i64, moment: i64) -> Result<Option<Timestamp>> {
+pub(super) fn first_delivery_after(connection: &Connection, sbx: i64, moment: i64) -> Result<Option<Timestamp>> {
     let mut query = connection.prepare_cached(
         "SELECT due_at FROM event INDEXED BY event_due WHERE sbx = ?1 AND delivery = 1 AND due_at > ?2 \
          ORDER BY due_at LIMIT 1",
@@ -152,7 +152,8 @@ pub(super) fn finish(tx: &mut Tx<'_>, finish: Finish) -> Result<Finished> {
         AttemptDecision::RetryAt(at) => put_off(tx, sbx, &finish, at, 1)?,
         AttemptDecision::Gone => put_off(tx, sbx, &finish, finish.now, 0)?,
     };
-    let Some(followed) = ended else { return Ok(Finished::default()) };
+    let Some(ended) = ended else { return Ok(Finished::default()) };
+    tx.state.counted.attempted(sbx, &finish, ended.is_again);
     if finish.decision != AttemptDecision::Succeeded {
         add_attempt(tx, sbx, finish.sequence, &finish.attempt)?;
     }
@@ -160,7 +161,7 @@ pub(super) fn finish(tx: &mut Tx<'_>, finish: Finish) -> Result<Finished> {
     let is_over = matches!(finish.decision, AttemptDecision::Succeeded | AttemptDecision::Exhausted);
     #[cfg(feature = "planted-bugs")]
     let is_over = is_over || is_planted(Bug::EarlyPromotion);
-    let promoted = match followed.filter(|_| is_over) {
+    let promoted = match ended.followed.filter(|_| is_over) {
         Some(message) => {
             let webhook = super::admin::known_webhook(tx, &sandbox)?;
             promote_next(tx, &sandbox, webhook.as_deref(), message, finish.now)?
@@ -170,12 +171,17 @@ pub(super) fn finish(tx: &mut Tx<'_>, finish: Finish) -> Result<Finished> {
     Ok(Finished { done: true, promoted, webhook_changed })
 }
 
-/// None where nothing was changed; else the message, if another event of it waits for this one.
-type Ended = Option<Option<MessageKey>>;
+/// A delivery that an attempt was written to.
+struct Ended {
+    /// The message, if another event of it waits for this one.
+    followed: Option<MessageKey>,
+    /// It had ended before, and was made due again.
+    is_again: bool,
+}
 
-fn ended_from(row: &rusqlite::Row<'_>) -> rusqlite::Result<Option<MessageKey>> {
+fn ended_from(row: &rusqlite::Row<'_>) -> rusqlite::Result<Ended> {
     let message = MessageKey { execution: super::rows::execution_id(row, 1)?, ordinal: row.get(2)? };
-    Ok(row.get::<_, bool>(0)?.then_some(message))
+    Ok(Ended { followed: row.get::<_, bool>(0)?.then_some(message), is_again: row.get(3)? })
 }
 
 macro_rules! end_event {
@@ -189,7 +195,8 @@ macro_rules! end_event {
     };
 }
 
-fn end(tx: &Tx<'_>, sbx: i64, finish: &Finish, state: StoredDelivery) -> Result<Ended> {
+/// None where nothing was changed.
+fn end(tx: &Tx<'_>, sbx: i64, finish: &Finish, state: StoredDelivery) -> Result<Option<Ended>> {
     let succeeded = state == StoredDelivery::Succeeded;
     let attempt = &finish.attempt;
     let values = params![
@@ -205,18 +212,20 @@ fn end(tx: &Tx<'_>, sbx: i64, finish: &Finish, state: StoredDelivery) -> Result<
         attempt.response_excerpt.as_ref().filter(|_| succeeded)
     ];
     // Mostly nothing waits, and what returns rows makes a table of them and can be undone alone: a third of its cost.
-    let mut alone = tx.connection.prepare_cached(end_event!(" AND followed = 0"))?;
+    let mut alone = tx.connection.prepare_cached(end_event!(" AND followed = 0 AND again IS NULL"))?;
     if alone.execute(values)? == 1 {
-        return Ok(Some(None));
+        return Ok(Some(Ended { followed: None, is_again: false }));
     }
-    let mut any = tx.connection.prepare_cached(end_event!(" RETURNING followed, exec, ord"))?;
+    let mut any = tx.connection.prepare_cached(end_event!(" RETURNING followed, exec, ord, again IS NOT NULL"))?;
     Ok(any.query_row(values, ended_from).optional()?)
 }
 
-fn put_off(tx: &Tx<'_>, sbx: i64, finish: &Finish, at: Timestamp, failures: u8) -> Result<Ended> {
+/// The same for one that is tried again.
+fn put_off(tx: &Tx<'_>, sbx: i64, finish: &Finish, at: Timestamp, failures: u8) -> Result<Option<Ended>> {
     let mut update = tx.connection.prepare_cached(
         "UPDATE event SET due_at = ?4, failures = failures + ?5 \
-         WHERE sbx = ?1 AND seq = ?2 AND delivery = 1 AND failures = ?3 RETURNING followed, exec, ord",
+         WHERE sbx = ?1 AND seq = ?2 AND delivery = 1 AND failures = ?3 \
+         RETURNING followed, exec, ord, again IS NOT NULL",
     )?;
     let values = (sbx, finish.sequence, finish.failures, at.millis(), failures);
     Ok(update.query_row(values, ended_from).optional()?)
@@ -279,8 +288,8 @@ pub(super) fn retry(tx: &mut Tx<'_>, sandbox: SandboxId, id: EventId, now: Times
     let due_at = again.due_at.map(Timestamp::millis);
     // Later events may wait for this one by now, or it for a later one.
     tx.connection.execute(
-        "UPDATE event SET delivery = ?3, due_at = ?4, first_due = ?5, ended_at = NULL, followed = 1, replay = NULL \
-         WHERE sbx = ?1 AND seq = ?2",
+        "UPDATE event SET delivery = ?3, due_at = ?4, first_due = ?5, ended_at = NULL, followed = 1, replay = NULL, \
+         again = CASE delivery WHEN 1 THEN again ELSE 1 END WHERE sbx = ?1 AND seq = ?2",
         (sandbox.sbx, row.sequence, again.delivery.code(), due_at, again.first_due.millis()),
     )?;
     if let Some(other) = under_way {

@@ -20,6 +20,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 5, name: "erasure mentions", sql: include_str!("migrations/0005_erasure_mentions.sql") },
     Migration { version: 6, name: "search", sql: include_str!("migrations/0006_search.sql") },
     Migration { version: 7, name: "search anew", sql: include_str!("migrations/0007_search_anew.sql") },
+    Migration { version: 8, name: "statistics", sql: include_str!("migrations/0008_statistics.sql") },
 ];
 
 fn checksum(sql: &str) -> Vec<u8> {

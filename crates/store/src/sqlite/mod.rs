@@ -19,6 +19,7 @@ mod retain;
 mod rows;
 mod search;
 mod shards;
+mod statistics;
 #[cfg(test)]
 mod tests;
 mod traces;
@@ -32,6 +33,7 @@ use crate::lookup::{
 use crate::shared::change::{each_done, recorded_at};
 use crate::shared::retaining::again;
 use crate::shared::searching::{self, Fresh, Indexed, Next, Run};
+use crate::statistics::{Backlog, Buckets, Counts};
 use crate::work::{
     AcceptError, Accepted, Due, DueDeliveries, DueMessages, EraseStepped, Finish, Finished, Kept, Lease, LiveVersion,
     NewErasure, NewExecution, Record, Recorded, ReplayStep, ReplayStepped, RetainStep, Retained, RunningReplay,
@@ -506,6 +508,21 @@ impl Store for SqliteStore {
         })
         .await?;
         self.event(sandbox, id).await
+    }
+
+    async fn statistics(&self, sandbox: SandboxId, buckets: Buckets) -> Result<Vec<Counts>> {
+        let facts = Arc::clone(&self.facts);
+        self.read(move |connection| statistics::statistics(connection, &facts, sandbox, &buckets)).await
+    }
+
+    async fn last_success(&self, sandbox: SandboxId) -> Result<Option<Timestamp>> {
+        let facts = Arc::clone(&self.facts);
+        self.read(move |connection| statistics::last_success(connection, &facts, sandbox)).await
+    }
+
+    async fn backlog(&self, sandbox: SandboxId) -> Result<Backlog> {
+        let facts = Arc::clone(&self.facts);
+        self.read(move |connection| statistics::backlog(connection, &facts, sandbox)).await
     }
 
     async fn create_organization(&self, new: NewOrganization, audit: AuditEntry) -> Result<()> {

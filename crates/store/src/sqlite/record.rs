@@ -74,7 +74,7 @@ fn record_on_trust(
     now: Timestamp,
     what: What,
 ) -> Result<Recorded> {
-    let before = tx.state.sequence;
+    let (before, counted) = (tx.state.sequence, tx.state.counted.mark());
     let mut change = match Change::begin(tx, sandbox, row, now) {
         Ok(change) => change,
         // The message may be gone with its execution.
@@ -87,6 +87,7 @@ fn record_on_trust(
     if !recorded.done {
         let mut undo = tx.connection.prepare_cached("DELETE FROM event WHERE sbx = ?1 AND seq > ?2")?;
         undo.execute((sandbox.sbx, before))?;
+        tx.state.counted.undo_to(counted);
     }
     Ok(recorded)
 }
@@ -144,6 +145,7 @@ impl<'a> Change<'a> {
         let new = NewEvent::new(told, about, wanted, open_before.is_some(), self.now);
         let sequence = tx.next_sequence(self.now);
         insert_event(tx, self.sandbox.sbx, sequence, self.row.last_event, &new)?;
+        tx.state.counted.told(self.sandbox.sbx, self.now, new.event.outcome.verdict.status());
         if let Some(before) = open_before {
             let mut follow =
                 tx.connection.prepare_cached("UPDATE event SET followed = 1 WHERE sbx = ?1 AND seq = ?2")?;

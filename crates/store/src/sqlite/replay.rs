@@ -287,7 +287,7 @@ fn start_again(tx: &Tx<'_>, sbx: i64, again: &Again, replay: ReplayId) -> Result
     }
     let mut update = tx.connection.prepare_cached(
         "UPDATE event SET delivery = ?3, due_at = ?4, first_due = ?5, ended_at = NULL, payload = ?6, replay = ?7, \
-         followed = max(followed, ?8) WHERE sbx = ?1 AND seq = ?2",
+         followed = max(followed, ?8), again = 1 WHERE sbx = ?1 AND seq = ?2",
     )?;
     update.execute(params![
         sbx,

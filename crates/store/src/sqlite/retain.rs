@@ -2,11 +2,12 @@
 
 use super::facts::Facts;
 use super::rows::execution_id;
-use super::search;
 use super::writer::Tx;
+use super::{search, statistics};
 use crate::shared::change::sequence_at;
 use crate::shared::retaining::{self, Old};
 use crate::shared::rows::from_json;
+use crate::statistics::{BY_HOUR, BY_MINUTE};
 use crate::work::{Deleted, Kept, RetainStep, RetainWhat, Retained};
 use crate::{Result, StoreError};
 use model::clock::Timestamp;
@@ -45,6 +46,7 @@ pub(super) enum Found {
     Executions { gone: Vec<Vec<Old>>, next: Option<i64> },
     Attempts { sequences: Vec<i64>, next: Option<i64> },
     AuditLog { is_empty: bool },
+    Counts { is_empty: bool },
 }
 
 impl Found {
@@ -53,7 +55,7 @@ impl Found {
         let next = match self {
             Self::Executions { gone, next } if gone.is_empty() => *next,
             Self::Attempts { sequences, next } if sequences.is_empty() => *next,
-            Self::AuditLog { is_empty: true } => None,
+            Self::AuditLog { is_empty: true } | Self::Counts { is_empty: true } => None,
             _ => return None,
         };
         Some(Retained { deleted: Deleted::default(), next })
@@ -74,7 +76,14 @@ pub(super) fn look(connection: &Connection, facts: &Facts, step: &RetainStep) ->
             let is_there = query.exists(params![sandbox.tenant.ims_org, retaining::id_floor(step.before)])?;
             Ok(Found::AuditLog { is_empty: !is_there })
         }
+        RetainWhat::CountsByMinute => counts_before(connection, sbx, BY_MINUTE, step),
+        RetainWhat::CountsByHour => counts_before(connection, sbx, BY_HOUR, step),
     }
+}
+
+fn counts_before(connection: &Connection, sbx: i64, span: u8, step: &RetainStep) -> Result<Found> {
+    let is_there = statistics::is_any_before(connection, sbx, span, step.before)?;
+    Ok(Found::Counts { is_empty: !is_there })
 }
 
 fn old_messages(connection: &Connection, sbx: i64, step: &RetainStep) -> Result<Vec<Old>> {
@@ -154,6 +163,15 @@ pub(super) fn take(tx: &mut Tx<'_>, step: &RetainStep, found: Found) -> Result<R
             let audit_log = u64::try_from(deleted).unwrap_or(u64::MAX);
             let next = (deleted >= step.most).then_some(0);
             Ok(Retained { deleted: Deleted { audit_log, ..Deleted::default() }, next })
+        }
+        Found::Counts { .. } => {
+            match step.what {
+                RetainWhat::CountsByMinute => {
+                    statistics::move_to_hours(tx.connection, sandbox.sbx, step.before, step.most)?;
+                }
+                _ => statistics::delete_hours(tx.connection, sandbox.sbx, step.before, step.most)?,
+            }
+            Ok(retaining::again(step))
         }
     }
 }

@@ -294,12 +294,14 @@ async fn a_unit_that_fails_is_undone_alone() {
     let sql = "UPDATE organization SET name = 'changed'";
     let failed = store.write(move |tx| {
         tx.state.waiting += 5;
+        tx.state.counted.accepted(1, START, 5);
         tx.connection.execute(sql, [])?;
         Err::<(), _>(StoreError::Changed)
     });
     let (failed, accepted) = tokio::join!(failed, store.accept(world.execution("r1")));
     assert!(matches!(failed, Err(StoreError::Changed)) && accepted.is_ok());
     assert_eq!(store.write(|tx| Ok(tx.state.waiting)).await.unwrap(), 1);
+    assert_eq!(world.counts().await.accepted(), 1);
     assert_eq!(world.store.organization(ACME).await.unwrap().name, ACME);
 }
 
@@ -342,6 +344,7 @@ async fn a_failed_commit_undoes_what_is_remembered_too() {
     assert!(world.accept(NewExecution { id: world.execution("").id, ..new }).await.work.is_some());
     let waiting = store.write(|tx| Ok(tx.state.waiting)).await.unwrap();
     assert_eq!(waiting, 2);
+    assert_eq!(world.counts().await.accepted(), 2);
 }
 
 #[tokio::test]
@@ -368,7 +371,9 @@ async fn a_transaction_undone_by_sqlite_itself_takes_nothing_in() {
         assert!(matches!(task.await.unwrap(), Err(StoreError::Unavailable(_))));
     }
     assert!(world.store.executions(world.messages(), page(10)).await.unwrap().items.is_empty());
+    assert_eq!(folder.count("statistic").await, 0);
     assert!(world.accept(world.execution("before")).await.work.is_some());
+    assert_eq!(world.counts().await.accepted(), 1);
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@
 use super::facts::Facts;
 use super::search::Progress;
 use crate::shared::change::sequence_at;
+use crate::statistics::Counting;
 use crate::{Result, StoreError, effort};
 use model::campaign::CampaignStatus;
 use model::clock::Timestamp;
@@ -73,6 +74,8 @@ pub(super) struct State {
     pub waiting: u64,
     /// Past this many no execution is accepted.
     pub max_waiting: u64,
+    /// What this commit has counted.
+    pub counted: Counting,
     /// The least time, of all outcomes and attempts in this commit, since what they are about was accepted or recorded.
     least_age: Option<Duration>,
     /// For how many commits each unit still gets a savepoint.
@@ -92,6 +95,7 @@ impl State {
             epochs,
             waiting: 0,
             max_waiting,
+            counted: Counting::default(),
             least_age: None,
             careful: 0,
             spoiled: false,
@@ -127,10 +131,12 @@ impl Tx<'_> {
         if self.state.spoiled || self.connection.is_autocommit() {
             return Err(StoreError::Unavailable("the transaction is being undone".to_owned()));
         }
-        let (waiting, changes) = (self.state.waiting, self.connection.total_changes());
+        let (waiting, counted) = (self.state.waiting, self.state.counted.mark());
+        let changes = self.connection.total_changes();
         let result = work(self);
         if result.is_err() {
             self.state.waiting = waiting;
+            self.state.counted.undo_to(counted);
             self.state.memory = Memory::default();
             self.state.spoiled = self.connection.total_changes() != changes;
         }
@@ -146,11 +152,12 @@ impl Tx<'_> {
         if self.state.spoiled {
             return Err(StoreError::Unavailable("the transaction is being undone".to_owned()));
         }
-        let waiting = self.state.waiting;
+        let (waiting, counted) = (self.state.waiting, self.state.counted.mark());
         self.connection.prepare_cached("SAVEPOINT unit")?.execute([])?;
         let result = work(self);
         if result.is_err() {
             self.state.waiting = waiting;
+            self.state.counted.undo_to(counted);
             self.state.memory = Memory::default();
             self.connection.prepare_cached("ROLLBACK TO unit")?.execute([])?;
         }
@@ -436,6 +443,7 @@ fn commit(
         // Best effort: if this fails too there is no transaction any more.
         let _ = connection.execute_batch("ROLLBACK");
         state.waiting = waiting;
+        state.counted.undo_to(0);
         state.memory = Memory::default();
         state.facts.clear();
         if let Err(error) = super::shards::epochs(connection, &mut state.epochs) {
@@ -461,10 +469,14 @@ fn run_batch(
         state.careful = CAREFUL_COMMITS;
         return Err(StoreError::Unavailable("a unit failed after it had written".to_owned()));
     }
-    match refused {
-        Some(why) => Err(StoreError::Unavailable(why)),
-        None => Ok(connection.prepare_cached("COMMIT")?.execute([]).map(|_| ())?),
+    if let Some(why) = refused {
+        return Err(StoreError::Unavailable(why));
     }
+    // Where SQLite has undone the transaction itself, what came now would be committed on its own.
+    if !connection.is_autocommit() {
+        super::statistics::write(connection, &mut state.counted)?;
+    }
+    Ok(connection.prepare_cached("COMMIT")?.execute([]).map(|_| ())?)
 }
 
 /// Moves what is left of the log into the file and starts the log anew, unless a reader still looks at it.
