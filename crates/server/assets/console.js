@@ -127,13 +127,14 @@ function draw(place, columns, language) {
   const short = new Intl.NumberFormat(language, { notation: "compact" });
   let sum = columns.at.map(() => 0);
   // Each on top of those before it: the highest is drawn first.
+  const step = columns.at[1] - columns.at[0];
   const series = names.map((name) => {
     const { label, values } = columns[name];
     sum = sum.map((before, i) => before + (values[i] || 0));
     return {
       data: isStacked ? sum : values,
       options: {
-        label, stroke: color(COLORS[name]), width: isStacked ? 0 : 2, spanGaps: false, points: { show: isStacked ? false : undefined },
+        label, stroke: color(COLORS[name]), width: isStacked ? 0 : 2, spanGaps: false, points: { show: !isStacked, size: 5 },
         fill: isStacked ? color(COLORS[name]) : undefined,
         paths: isStacked ? uPlot.paths.bars({ size: [0.8, 40], align: 1 }) : undefined,
         value: (chart, value, place, i) => (i === null || i === undefined || values[i] === null ? "–" : number.format(values[i])),
@@ -148,7 +149,7 @@ function draw(place, columns, language) {
   const height = 200;
   const chart = new uPlot({
     width: place.clientWidth, height, ms: 1,
-    scales: { x: { time: false }, y: { range: (self, low, high) => [0, Math.max(high * 1.05, 1)] } },
+    scales: { x: { time: false, range: () => [columns.at[0], columns.at[columns.at.length - 1] + step] }, y: { range: (self, low, high) => [0, Math.max(high * 1.05, 1)] } },
     series: [{ label: "UTC", value: (self, at) => (at === null || at === undefined ? "–" : moment.format(at * 1000)) }, ...series.map((one) => one.options)],
     axes: [
       { ...axis, space: 70, incrs: [60, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400], values: (self, marks) => marks.map((at) => time.format(at * 1000)) },

@@ -450,3 +450,6 @@ figures-as-table = The same as a table
 attempts-succeeded = Attempts succeeded
 attempts-failed = Attempts failed
 figure-exhausted = { $x } given up
+last-success = Last success
+failures-a-day = Failures in 24 h
+never = never

@@ -450,3 +450,6 @@ figures-as-table = Le stesse cifre in tabella
 attempts-succeeded = Tentativi riusciti
 attempts-failed = Tentativi falliti
 figure-exhausted = { $x } abbandonate
+last-success = Ultima riuscita
+failures-a-day = Errori in 24 ore
+never = mai

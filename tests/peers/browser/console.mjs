@@ -87,6 +87,8 @@ try {
   await page.getByRole("button", { name: words.signIn }).click();
   await page.waitForLoadState("networkidle");
   tell({ transferred: brought + await bytes(), firstContentfulPaintMs: paint });
+  await look("overview-first");
+  await page.locator("ol.steps a").first().click();
   await look("webhooks-empty");
   await page.getByRole("link", { name: words.create }).first().click();
   await look("webhook-new");
@@ -182,19 +184,27 @@ try {
   await until(failing, "li .tag.good:text-is('" + words.succeeded + "')");
   await look("message-succeeded");
 
+  // What has become of it all: the charts are drawn.
+  await until(`${sandbox}/overview?window=1h`, ".chart canvas");
+  must(await page.locator(".chart canvas").count() === 3, "three charts");
+  await look("overview");
+
   // By keyboard alone: the first key leads past the navigation.
   await page.goto(base + "/");
   await page.keyboard.press("Tab");
   must(await page.evaluate(() => document.activeElement.classList.contains("skip")), "the first key leads to the content");
   await look("webhooks");
   // The rest of the navigation; the links come from the page, as a visitor finds them.
-  const links = await page.locator("nav a").evaluateAll((all) => all.map((link) => link.getAttribute("href")));
+  const links = await page.locator(".side nav a").evaluateAll((all) => all.map((link) => link.getAttribute("href")));
   must(links.length >= 6, "the navigation has its pages");
   for (const link of links) {
     await page.goto(base + link);
     await look(link.split("/").pop());
   }
-  await page.goto(`${sandbox}/messages?recipient=late-bounce%40example.com`);
+  await page.goto(`${sandbox}/executions?requestId=order-2`);
+  await page.locator("tbody a").first().click();
+  await look("execution");
+  await page.goto(`${sandbox}/messages?recipient=late-bounce%2B2%40simulator.esito.test`);
   await page.locator("tbody a").first().click();
   await page.locator("ol.line").waitFor();
   await look("message");

@@ -3,7 +3,7 @@
 
 use super::Console;
 use super::form::{Form, fields_of, number};
-use super::inside::{Attempt, List, Refusal};
+use super::inside::{Attempt, List, Place, Refusal};
 use super::page::{EVENTS, Fields, Frame, Posted, Visit, place_path, show};
 use askama::Template;
 use axum::extract::State;
@@ -29,8 +29,6 @@ pub struct Item {
     pub signing: String,
     pub state: String,
     pub state_reason: Option<String>,
-    pub modified_at: Timestamp,
-    pub modified_by: String,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -50,7 +48,7 @@ pub struct Proof {
 #[template(path = "webhooks.html")]
 struct Inventory {
     f: Frame,
-    list: List<Item>,
+    list: List<Row>,
     /// The sandbox has one already.
     own: Option<Item>,
 }
@@ -63,6 +61,24 @@ impl Item {
     }
 }
 
+/// A webhook with how it has been doing for a day.
+struct Row {
+    item: Item,
+    day: Day,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Day {
+    last_success_at: Option<Timestamp>,
+    attempts: Attempts,
+}
+
+#[derive(Debug, Deserialize)]
+struct Attempts {
+    failed: u64,
+}
+
 /// The webhook of the sandbox.
 async fn own(console: &Console, visit: &Visit) -> Result<Option<Item>, Response> {
     Ok(visit.get::<List<Item>>(console, PATH).await?.items.into_iter().next())
@@ -70,8 +86,20 @@ async fn own(console: &Console, visit: &Visit) -> Result<Option<Item>, Response>
 
 /// The inventory: all webhooks of the organization that the key may see.
 pub async fn inventory(State(console): State<Arc<Console>>, visit: Visit) -> Result<Response, Response> {
-    let list = visit.get(&console, &format!("{PATH}?allSandboxes=true&{}", visit.frame.list_query())).await?;
+    let path = format!("{PATH}?allSandboxes=true&{}", visit.frame.list_query());
+    let List { items, next } = visit.get::<List<Item>>(&console, &path).await?;
     let own = own(&console, &visit).await?;
+    let mut list = List { items: Vec::with_capacity(items.len()), next };
+    for item in items {
+        let place = Place { sandbox: item.sandbox.name.clone(), ..visit.place.clone() };
+        let day = console.inside.get(&place, &format!("{PATH}/{}/statistics?window=24h", item.id)).await;
+        match day {
+            Ok(day) => list.items.push(Row { item, day }),
+            // Deleted meanwhile.
+            Err(refusal) if refusal.status == StatusCode::NOT_FOUND => {}
+            Err(refusal) => return Err(visit.frame.trouble(&refusal)),
+        }
+    }
     Ok(show(StatusCode::OK, &Inventory { f: visit.frame, list, own }))
 }
 

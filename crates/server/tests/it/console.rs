@@ -122,7 +122,7 @@ async fn a_webhook_is_made_tried_changed_and_deleted() {
     let world = World::start().await;
     let mut browser = Browser::signed_in(&world).await;
     let home = browser.get("/").await;
-    assert_eq!(home.header("location"), WEBHOOKS);
+    assert_eq!(home.header("location"), "/o/default@EsitoOrg/prod/overview");
     let empty = browser.get(WEBHOOKS).await.text();
     assert!(empty.contains("No webhook yet") && empty.contains(&format!("{WEBHOOKS}/new")));
     let form = browser.get(&format!("{WEBHOOKS}/new")).await.text();

@@ -1,13 +1,16 @@
 //! The console in Debian's Chromium: in both languages, light and dark, wide and narrow, by the rules of accessibility.
 
 use super::{program, project_folder};
-use crate::support::must;
 use crate::support::receiver::Reply;
 use crate::support::world::{World, execution};
 use serde_json::{Value, json};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+/// The walk has some forty pages, each judged and drawn: longer than this it is stuck.
+const LIMIT: Duration = Duration::from_secs(240);
 
 /// Walks through the console; what the browser saw. `ESITO_SHOTS=<folder>` keeps the pictures.
 async fn walk(language: &str, theme: &str, width: u32) {
@@ -26,7 +29,7 @@ async fn walk(language: &str, theme: &str, width: u32) {
     });
     // What the lists show beside the webhook that is made.
     let campaign = world.simulated_campaign().await;
-    let addresses = ["jane@example.com", "bounce@example.com", "late-bounce@example.com"];
+    let addresses = ["jane@example.com", "bounce+1@simulator.esito.test", "late-bounce+2@simulator.esito.test"];
     world.caller.post("/ajo/im/executions/unitary", &execution("order-88121", &campaign, &addresses)).await.expect(202);
     let modules = project_folder().join("target/peers-browser");
     assert!(modules.join("node_modules/playwright-core").is_dir(), "playwright-core is missing: run scripts/peers");
@@ -36,7 +39,7 @@ async fn walk(language: &str, theme: &str, width: u32) {
     let mut command = tokio::process::Command::new(program("node"));
     command.arg(project_folder().join("tests/peers/browser/console.mjs")).arg(modules).arg(program("chromium"));
     command.arg(settings.to_string()).stdin(Stdio::null()).kill_on_drop(true);
-    let output = must("the browser", command.output()).await.unwrap();
+    let output = tokio::time::timeout(LIMIT, command.output()).await.expect("the browser came to an end").unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     let told: Vec<Value> = said.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     assert!(output.status.success(), "{}\n{said}", String::from_utf8_lossy(&output.stderr));
