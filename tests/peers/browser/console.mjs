@@ -39,6 +39,7 @@ const first = await context.newPage();
 const page = first;
 page.setDefaultTimeout(20000);
 page.on("console", (message) => { if (message.type() === "error" && !/Failed to load resource/.test(message.text())) tell({ consoleError: message.text() }); });
+context.on("dialog", (dialog) => { tell({ violation: "script", help: `something that somebody wrote was run: ${dialog.message()}` }); dialog.dismiss(); });
 page.on("pageerror", (error) => tell({ pageError: String(error) }));
 
 // Breaks the receiver, or mends it.

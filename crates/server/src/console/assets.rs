@@ -3,8 +3,11 @@
 use aws_lc_rs::digest::{SHA256, digest};
 use axum::extract::Path;
 use axum::response::{IntoResponse, Response};
-use http::{StatusCode, header};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http::{HeaderMap, StatusCode, header};
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::sync::LazyLock;
 
 struct Asset {
@@ -51,11 +54,57 @@ pub fn path(name: &str) -> String {
 /// The route of all of them.
 pub const ROUTE: &str = "/assets/{version}/{name}";
 
-/// Answers with an asset; one of another version is the present one all the same, but not to be kept.
-pub async fn serve(Path((version, name)): Path<(String, String)>) -> Response {
-    let Some(asset) = ASSETS.iter().find(|asset| asset.name == name) else {
+/// Each of them compressed, in the same order, where that makes it smaller.
+static COMPRESSED: LazyLock<Vec<Option<Vec<u8>>>> = LazyLock::new(|| {
+    let compressed = |asset: &Asset| {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+        encoder.write_all(asset.bytes).and_then(|()| encoder.finish()).ok()
+    };
+    ASSETS.iter().map(|asset| compressed(asset).filter(|bytes| bytes.len() < asset.bytes.len())).collect()
+});
+
+/// Answers with an asset; one of another version is the present one all the same, but not to be kept. Pages are not
+/// compressed: they have tokens in them beside what others wrote (BREACH).
+pub async fn serve(Path((version, name)): Path<(String, String)>, headers: HeaderMap) -> Response {
+    let Some((place, asset)) = ASSETS.iter().enumerate().find(|(_, asset)| asset.name == name) else {
         return StatusCode::NOT_FOUND.into_response();
     };
     let kept = if version == *VERSION { "public, max-age=31536000, immutable" } else { "no-store" };
-    ([(header::CONTENT_TYPE, asset.media_type), (header::CACHE_CONTROL, kept)], asset.bytes).into_response()
+    let described = [
+        (header::CONTENT_TYPE, asset.media_type),
+        (header::CACHE_CONTROL, kept),
+        (header::VARY, "accept-encoding"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    let compressed = COMPRESSED.get(place).and_then(Option::as_ref);
+    match compressed.filter(|_| accepts_gzip(&headers)) {
+        Some(bytes) => (described, [(header::CONTENT_ENCODING, "gzip")], bytes.as_slice()).into_response(),
+        None => (described, asset.bytes).into_response(),
+    }
+}
+
+/// Whether `Accept-Encoding` takes gzip (RFC 9110 section 12.5.3).
+fn accepts_gzip(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    accepted.flat_map(|value| value.split(',')).any(|part| {
+        let (coding, weight) = part.split_once(';').unwrap_or((part, ""));
+        let is_refused = weight.trim().strip_prefix("q=").is_some_and(|q| q.trim().parse() == Ok(0.0));
+        coding.trim().eq_ignore_ascii_case("gzip") && !is_refused
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    #[test]
+    fn gzip_goes_to_those_who_take_it() {
+        for (value, takes) in
+            [("gzip", true), ("br, GZIP;q=0.5", true), ("gzip;q=0", false), ("br", false), ("", false)]
+        {
+            let headers = HeaderMap::from_iter([(header::ACCEPT_ENCODING, HeaderValue::from_static(value))]);
+            assert_eq!(accepts_gzip(&headers), takes, "{value}");
+        }
+    }
 }

@@ -2,8 +2,9 @@
 
 use crate::support::client::{Answer, Caller};
 use crate::support::receiver::Reply;
+use crate::support::relay::{MARK, Relay};
 use crate::support::server::Server;
-use crate::support::world::{World, execution, simulate};
+use crate::support::world::{World, attempts, execution, simulate};
 use crate::support::{must, until};
 use hyper::Method;
 use serde_json::{Value, json};
@@ -273,16 +274,61 @@ async fn forms_of_other_sites_and_frames_do_not_work() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_others_wrote_stays_text() {
+async fn what_others_wrote_stays_text_on_every_page() {
     let world = World::start().await;
-    let evil = "<script>alert(1)</script>\"'>";
-    world.webhook(json!({"name": evil})).await;
-    let edit = format!("{WEBHOOKS}/{}", unchanged(&world).await["id"].as_str().unwrap());
+    let caller = &world.caller;
+    world.receiver.behave(|_, _| Reply { body: MARK.to_owned(), ..Reply::status(500) });
+    world
+        .webhook(json!({"name": MARK, "headers": [{"name": "x-mark", "value": MARK}],
+            "authentication": {"type": "jwt", "algorithm": "HS256", "secret": "0123456789abcdef0123456789abcdef", "issuer": MARK,
+                "audience": MARK, "claims": {MARK: MARK}}}))
+        .await;
+    let relay = Relay::start().await;
+    let channel = json!({"name": MARK, "channel": "email", "type": "smtp",
+        "smtp": {"host": "127.0.0.1", "port": relay.port, "tls": "none"}, "from": {"name": MARK, "address": "a@acme.example"}});
+    let channel = caller.post("/v1/channel-configurations", &channel).await.expect(201)["id"].clone();
+    let campaign = json!({"name": MARK, "channel": "email", "channelConfigurationId": channel,
+        "content": {"subject": MARK, "html": MARK, "text": MARK}, "audience": {"enableWebhooks": true, "identityNamespace": MARK}});
+    let campaign = caller.post("/v1/campaigns", &campaign).await.expect(201)["id"].as_str().unwrap().to_owned();
+    caller.act(&format!("/v1/campaigns/{campaign}/activate")).await.expect(200);
+    caller.post("/v1/api-keys", &json!({"role": "viewer", "name": MARK})).await.expect(201);
+    let mut hostile = execution(MARK, &campaign, &["mark-1@example.com"]);
+    hostile["recipients"][0]["userId"] = json!(MARK);
+    hostile["recipients"][0]["namespace"] = json!(MARK);
+    hostile["recipients"][0]["context"] = json!({MARK: MARK});
+    caller.post("/ajo/im/executions/unitary", &hostile).await.expect(202);
+    attempts(caller, "failing", |count| count == 1).await;
+
     let mut browser = Browser::signed_in(&world).await;
-    for path in [WEBHOOKS, &edit] {
-        let page = browser.get(path).await.text();
-        assert!(!page.contains("<script>alert") && page.contains("&#60;script&#62;alert"), "{page}");
+    let (mut pages, mut shown) = (vec!["/".to_owned(), "/o/default@EsitoOrg/prod/overview".to_owned()], 0);
+    let mut at = 0;
+    while let Some(path) = pages.get(at).cloned() {
+        at += 1;
+        let answer = browser.get(&path).await;
+        // Files are no pages.
+        if !answer.header("content-type").starts_with("text/html") {
+            continue;
+        }
+        let page = answer.text();
+        assert!([200, 303].contains(&answer.status), "{path}: {} {page}", answer.status);
+        for part in ["<img src=x", "<script>alert", "\" autofocus", "' x=y"] {
+            assert!(!page.contains(part), "{path}: {part}");
+        }
+        shown += page.matches("onerror=alert(1)").count();
+        // Wherever a link leads.
+        for link in page.split("href=\"").skip(1).map(|rest| rest.split('"').next().unwrap().replace("&#38;", "&")) {
+            let link = if link.starts_with('?') { format!("{}{link}", path.split('?').next().unwrap()) } else { link };
+            if link.starts_with("/o/") && !link.contains("/live/stream") && !pages.contains(&link) {
+                pages.push(link);
+            }
+        }
+        assert!(at < 300, "the pages have an end: {pages:?}");
     }
+    for page in ["webhooks/", "campaigns/", "channels/", "messages/", "executions/", "audit-log", "keys", "replays/new"]
+    {
+        assert!(pages.iter().any(|path| path.contains(page)), "{page} was not looked at: {pages:?}");
+    }
+    assert!(shown > 30, "it is shown, as text: {shown}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,5 @@
-//! A small SMTP relay that notes what it gets. Recipients named `refuse-…` are refused, `defer-N-…` deferred N times.
+//! A small SMTP relay that notes what it gets. Recipients named `refuse-…` are refused, `defer-N-…` deferred N times;
+//! `mark-…` are refused with words that a page must not take for its own.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -7,6 +8,9 @@ use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+
+/// What would become a part of a page that takes it for one.
+pub const MARK: &str = r#"<img src=x onerror=alert(1)>" autofocus onfocus="alert(2)' x=y <script>alert(3)</script>"#;
 
 /// A mail as it was accepted.
 #[derive(Clone, Debug)]
@@ -165,6 +169,9 @@ async fn read_credentials(stream: &mut BufReader<TcpStream>, line: &str) -> std:
 fn judge(shared: &Shared, to: &str) -> String {
     if to.starts_with("refuse-") {
         return "550 5.1.1 no such user here\r\n".to_owned();
+    }
+    if to.starts_with("mark-") {
+        return format!("550 5.1.1 {MARK}\r\n");
     }
     let times =
         to.strip_prefix("defer-").and_then(|rest| rest.split('-').next()).and_then(|n| n.parse().ok()).unwrap_or(0);
