@@ -174,7 +174,7 @@ try {
   await look("deliveries-failing");
   await page.locator("tbody a").first().click();
   await page.locator("ol.line").waitFor();
-  must(await page.getByText("503").first().isVisible(), "what the endpoint answered is shown");
+  must(await page.locator("ol.line td code", { hasText: "503" }).first().isVisible(), "what the endpoint answered is shown");
   must(await page.getByText("maintenance until noon").count() > 0, "and what it said");
   await look("message-failing");
 

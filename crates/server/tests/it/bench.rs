@@ -177,6 +177,13 @@ async fn a_store_grows_and_every_search_is_timed() {
     positive(&found, &["eventsPerSecondRatio", "p99Ratio"]);
 }
 
+#[tokio::test]
+async fn every_page_of_the_console_is_timed() {
+    let found = measure(&["console"]).await;
+    assert!(found["pages"].as_object().unwrap().len() > 50, "{found}");
+    positive(&found, &["slowestPageMs"]);
+}
+
 #[cfg(feature = "peers")]
 #[tokio::test(flavor = "multi_thread")]
 async fn both_stores_are_compared_in_one_run() {

@@ -19,7 +19,7 @@ const TIMES: usize = 20;
 /// How often the latency is measured at each size, of which the median counts: a checkpoint falls into one of them, or not.
 const ROUNDS: usize = 3;
 /// Over so many days the events are spread that are there from the beginning.
-const DAYS: u32 = 60;
+pub const DAYS: u32 = 60;
 
 /// The arguments.
 #[derive(Clone, Debug, clap::Args)]
@@ -129,19 +129,37 @@ fn tell(point: &Point, report: &mut Report) {
     report.add(&format!("at{}", point.present), &format!("{} events", point.present), point, text);
 }
 
-/// The 95th percentile and all of each list and search, asked one after the other while nothing else goes on.
-async fn searches(server: &Server) -> Result<BTreeMap<String, (f64, Percentiles)>, String> {
-    sleep(Duration::from_millis(500)).await;
-    let text = |value: &Value| value.as_str().unwrap_or_default().replace('+', "%2B");
-    let newest = server.get(HOOK, "/v1/feedback-events?limit=1").await?;
-    let event = &newest["items"][0]["event"];
-    let about = &event["messageExecution"];
-    let (request, execution) = (text(&event["requestId"]), text(&about["messageExecutionID"]));
-    let campaign = text(&about["campaignID"]);
-    let identities = event["identityMap"].as_object().and_then(|map| map.values().next()).ok_or("no identity")?;
-    let recipient = text(&identities[0]["id"]);
-    let mut found = BTreeMap::new();
-    for list in ["executions", "messages", "feedback-events", "deliveries"] {
+/// What is looked for: what the newest event is about, and what nobody has.
+pub struct Sought {
+    request: String,
+    /// The newest event's execution.
+    pub execution: String,
+    /// Its message.
+    pub message: String,
+    campaign: String,
+    recipient: String,
+}
+
+impl Sought {
+    /// What is in the bench's sandbox.
+    pub async fn of(server: &Server) -> Result<Self, String> {
+        let text = |value: &Value| value.as_str().unwrap_or_default().replace('+', "%2B");
+        let newest = server.get(HOOK, "/v1/feedback-events?limit=1").await?;
+        let newest = &newest["items"][0];
+        let (event, about) = (&newest["event"], &newest["event"]["messageExecution"]);
+        let identities = event["identityMap"].as_object().and_then(|map| map.values().next()).ok_or("no identity")?;
+        Ok(Self {
+            request: text(&event["requestId"]),
+            execution: text(&about["messageExecutionID"]),
+            message: text(&newest["messageId"]),
+            campaign: text(&about["campaignID"]),
+            recipient: text(&identities[0]["id"]),
+        })
+    }
+
+    /// The filters of a list that are tried.
+    pub fn filters(&self, list: &str) -> Vec<String> {
+        let Self { request, execution, campaign, recipient, .. } = self;
         let mut filters = vec![
             String::new(),
             format!("requestId={request}"),
@@ -166,18 +184,35 @@ async fn searches(server: &Server) -> Result<BTreeMap<String, (f64, Percentiles)
             "messages" => filters.extend(["queued", "bounce"].map(|state| format!("status={state}"))),
             _ => {}
         }
-        for filter in filters {
-            let mut micros = histogram();
-            for _ in 0..TIMES {
-                let began = Instant::now();
-                server.get(HOOK, &format!("/v1/{list}?{filter}")).await?;
-                let took = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
-                micros.saturating_record(took.max(1));
-            }
-            #[expect(clippy::cast_precision_loss, reason = "microseconds of a call")]
-            let p95 = micros.value_at_quantile(0.95) as f64 / 1000.0;
-            found.insert(format!("{list}?{filter}"), (p95, Percentiles::of(&micros)));
+        filters
+    }
+}
+
+/// The 95th percentile and all of each list and search, asked one after the other while nothing else goes on.
+async fn searches(server: &Server) -> Result<BTreeMap<String, (f64, Percentiles)>, String> {
+    sleep(Duration::from_millis(500)).await;
+    let sought = Sought::of(server).await?;
+    let mut found = BTreeMap::new();
+    for list in ["executions", "messages", "feedback-events", "deliveries"] {
+        for filter in sought.filters(list) {
+            let path = format!("/v1/{list}?{filter}");
+            let timed = timed(async || server.get(HOOK, &path).await.map(drop)).await?;
+            found.insert(format!("{list}?{filter}"), timed);
         }
     }
     Ok(found)
+}
+
+/// The 95th percentile and all of something that is done again and again, in milliseconds.
+pub async fn timed(work: impl AsyncFn() -> Result<(), String>) -> Result<(f64, Percentiles), String> {
+    let mut micros = histogram();
+    for _ in 0..TIMES {
+        let began = Instant::now();
+        work().await?;
+        let took = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        micros.saturating_record(took.max(1));
+    }
+    #[expect(clippy::cast_precision_loss, reason = "microseconds of a call")]
+    let p95 = micros.value_at_quantile(0.95) as f64 / 1000.0;
+    Ok((p95, Percentiles::of(&micros)))
 }

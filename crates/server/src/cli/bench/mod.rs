@@ -10,7 +10,7 @@
 //! | [`age`] | a store that fills and grows old, without a server |
 //! | [`load`], [`caller`], [`connections`], [`pace`], [`plan`] | the callers |
 //! | [`process`], [`account`], [`server`], [`stage`] | the processes, and what the kernel says of them |
-//! | [`raw`], [`deliver`], [`open_loop`], [`hang`], [`backlog`], [`many`], [`replay`], [`retention`], [`growth`], [`stores`], [`idle`] | the scenarios |
+//! | [`raw`], [`deliver`], [`open_loop`], [`hang`], [`backlog`], [`many`], [`replay`], [`retention`], [`growth`], [`console`], [`stores`], [`idle`] | the scenarios |
 //! | [`watched`] | databases |
 //! | [`report`], [`compare`] | what they found |
 
@@ -20,6 +20,7 @@ mod backlog;
 mod caller;
 mod compare;
 mod connections;
+mod console;
 mod deliver;
 mod fsyncs;
 mod growth;
@@ -79,6 +80,8 @@ enum Scenario {
     Replay(Paced),
     /// The same measurements with ever more events in the store; and how long each list and search takes
     Growth(growth::Growth),
+    /// How long the console's pages take with a million events, and when a browser first shows something
+    Console(console::Console),
     /// The same load on SQLite and on PostgreSQL, and what each of them does for an event
     Stores(stores::Stores),
     /// Many days of events through retention: how large the store gets, and whether it levels off
@@ -180,6 +183,7 @@ impl Bench {
             Scenario::Raw(raw::Raw { settings, .. }) | Scenario::Deliver(settings) => settings,
             Scenario::Single(settings) | Scenario::Idle(settings) | Scenario::Retention(settings) => settings,
             Scenario::Growth(growth) => &growth.settings,
+            Scenario::Console(console) => &console.settings,
             Scenario::Stores(stores) => &stores.settings,
             Scenario::OpenLoop(paced) | Scenario::Hang(paced) | Scenario::HangRelay(paced) => &paced.settings,
             Scenario::Backlog(paced) | Scenario::ManyWebhooks(paced) | Scenario::Replay(paced) => &paced.settings,
@@ -229,6 +233,7 @@ impl Scenario {
             Self::Replay(paced) => replay::measure(paced).await,
             Self::Retention(settings) => retention::measure(settings).await,
             Self::Growth(growth) => growth.measure().await,
+            Self::Console(console) => console.measure().await,
             Self::Stores(stores) => stores.measure().await,
             Self::Idle(settings) => idle::measure(settings).await,
             Self::Compare(_) | Self::Sink(_) | Self::Relays(_) | Self::Load(_) | Self::Age(_) => {
