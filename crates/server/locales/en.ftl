@@ -453,3 +453,4 @@ figure-exhausted = { $x } given up
 last-success = Last success
 failures-a-day = Failures in 24 h
 never = never
+other-organizations = Other organizations

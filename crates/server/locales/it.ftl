@@ -453,3 +453,4 @@ figure-exhausted = { $x } abbandonate
 last-success = Ultima riuscita
 failures-a-day = Errori in 24 ore
 never = mai
+other-organizations = Altre organizzazioni

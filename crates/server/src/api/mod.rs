@@ -236,7 +236,7 @@ async fn surround(request: Request, next: Next) -> Response {
 }
 
 /// A panic in a handler is a fault of ours: the caller gets a problem document, not a broken connection.
-async fn answer_panics(request: Request, next: Next) -> Response {
+pub async fn answer_panics(request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
     AssertUnwindSafe(next.run(request)).catch_unwind().await.unwrap_or_else(|_| end_in_panic(&path))
 }

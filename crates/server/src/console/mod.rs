@@ -87,6 +87,7 @@ pub fn router(console: Arc<Console>) -> Router {
         .route("/o/{organization}/{sandbox}/messages/{id}", get(search::message))
         .route("/o/{organization}/{sandbox}/feedback-events", get(events::events))
         .route("/o/{organization}/{sandbox}/feedback-events/export", exporting(&export::EVENTS))
+        .route("/o/{organization}", get(page::organization))
         .route("/o/{organization}/{sandbox}/overview", get(overview::page))
         .route("/o/{organization}/{sandbox}/live", get(live::page))
         .route("/o/{organization}/{sandbox}/live/stream", get(live::stream))
@@ -127,7 +128,7 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
                       form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 
 async fn guard(request: Request, next: Next) -> Response {
-    let mut response = next.run(request).await;
+    let mut response = api::answer_panics(request, next).await;
     let headers = response.headers_mut();
     for (name, value) in [
         (header::CONTENT_SECURITY_POLICY, POLICY),

@@ -94,6 +94,8 @@ pub struct Tenant {
     pub sandbox: String,
     /// Those that the key may see, the first 200 of them.
     pub sandboxes: Vec<String>,
+    /// The other organizations, for a key that may act in them, the first 200.
+    pub organizations: Vec<String>,
     pub key_name: String,
     pub role: Role,
 }
@@ -368,6 +370,25 @@ async fn caller_of(console: &Console, headers: &HeaderMap, path: &str) -> Result
     }
 }
 
+/// The sandboxes of a place's organization that the key may see.
+async fn sandboxes_of(console: &Console, place: &Place) -> Result<Vec<String>, Refusal> {
+    let sandboxes = console.inside.get::<List<Named>>(place, "/v1/sandboxes?limit=200").await?;
+    Ok(sandboxes.items.into_iter().map(|sandbox| sandbox.name).collect())
+}
+
+#[derive(Deserialize)]
+struct Organization {
+    id: String,
+}
+
+async fn other_organizations(console: &Console, place: &Place) -> Result<Vec<String>, Refusal> {
+    if !place.caller.crosses_organizations() {
+        return Ok(Vec::new());
+    }
+    let all = console.inside.get::<List<Organization>>(place, "/v1/organizations?limit=200").await?;
+    Ok(all.items.into_iter().map(|one| one.id).filter(|id| *id != place.organization).collect())
+}
+
 impl FromRequestParts<Arc<Console>> for Visit {
     type Rejection = Response;
 
@@ -393,13 +414,14 @@ impl FromRequestParts<Arc<Console>> for Visit {
         };
         entered.map_err(|problem| frame.trouble(&problem.into()))?;
         let place = Place { caller, organization, sandbox };
-        let sandboxes = console.inside.get::<List<Named>>(&place, "/v1/sandboxes?limit=200").await;
-        let sandboxes = sandboxes.map_err(|refusal| frame.trouble(&refusal))?;
-        let sandboxes = sandboxes.items.into_iter().map(|sandbox| sandbox.name).collect();
+        let sandboxes = sandboxes_of(console, &place).await.map_err(|refusal| frame.trouble(&refusal))?;
+        let organizations = other_organizations(console, &place).await;
+        let organizations = organizations.map_err(|refusal| frame.trouble(&refusal))?;
         frame.tenant = Some(Tenant {
             organization: place.organization.clone(),
             sandbox: place.sandbox.clone(),
             sandboxes,
+            organizations,
             key_name: place.caller.key.name.clone(),
             role: place.caller.key.role,
         });
@@ -461,6 +483,19 @@ pub async fn home(State(console): State<Arc<Console>>, headers: HeaderMap) -> Re
     let (_, caller) = caller_of(&console, &headers, "/").await?;
     let sandbox = caller.key.sandboxes.as_ref().and_then(|names| names.first()).map_or(DEFAULT_SANDBOX, String::as_str);
     Ok(Redirect::to(&place_path(&caller.key.ims_org, sandbox, FIRST)))
+}
+
+/// Leads to the first sandbox of an organization.
+pub async fn organization(
+    State(console): State<Arc<Console>>,
+    Path(organization): Path<String>,
+    headers: HeaderMap,
+) -> Result<Redirect, Response> {
+    let (_, caller) = caller_of(&console, &headers, "/").await?;
+    let place = Place { caller, organization, sandbox: DEFAULT_SANDBOX.to_owned() };
+    let sandboxes = sandboxes_of(&console, &place).await.map_err(|refusal| refusal.status.into_response())?;
+    let first = sandboxes.first().map_or(DEFAULT_SANDBOX, String::as_str);
+    Ok(Redirect::to(&place_path(&place.organization, first, FIRST)))
 }
 
 /// The language and theme of whoever asks: his own business, so nobody need be signed in.

@@ -407,6 +407,25 @@ async fn a_sandbox_is_reached_however_many_there_are() {
 const PROD: &str = "/o/default@EsitoOrg/prod";
 
 /// The events of a sandbox, once there are so many.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_may_act_in_other_organizations_is_led_there() {
+    let world = World::start().await;
+    world.caller.post("/v1/organizations", &json!({"id": "acme@EsitoOrg", "name": "Acme"})).await.expect(201);
+    world.caller.post("/v1/sandboxes", &json!({"imsOrg": "acme@EsitoOrg", "name": "stage"})).await.expect(201);
+    let mut browser = Browser::signed_in(&world).await;
+    let page = browser.get(WEBHOOKS).await.text();
+    assert!(page.contains("href=\"/o/acme@EsitoOrg\"") && !page.contains("href=\"/o/default@EsitoOrg\""), "{page}");
+    let led = browser.get("/o/acme@EsitoOrg").await;
+    assert_eq!(led.header("location"), "/o/acme@EsitoOrg/stage/overview");
+    assert_eq!(browser.get(led.header("location")).await.status, 200);
+    let key = json!({"imsOrg": "acme@EsitoOrg", "role": "admin", "name": "a"});
+    let key = world.caller.post("/v1/api-keys", &key).await.expect(201)["key"].as_str().unwrap().to_owned();
+    let mut other = Browser::signed_in_with(&world, &key).await;
+    let page = other.get("/o/acme@EsitoOrg/stage/webhooks").await.text();
+    assert!(!page.contains("default@EsitoOrg"), "{page}");
+    assert_eq!(other.get("/o/default@EsitoOrg").await.status, 403);
+}
+
 async fn events(caller: &Caller, count: usize) -> Vec<Value> {
     let ask = || async {
         let list = caller.get("/v1/feedback-events?limit=200").await.expect(200);

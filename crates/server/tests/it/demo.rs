@@ -146,6 +146,10 @@ async fn it_stays_up_for_whoever_tries_it_until_sigterm() {
         shown.iter().find_map(|line| line.strip_prefix("folder    ")?.strip_suffix(", removed at the end")).unwrap();
     assert!(Path::new(folder).starts_with(demo.temporary.path()) && Path::new(folder).join("esito.db").exists());
     assert!(shown.iter().any(|line| line.starts_with("curl http://127.0.0.1:")));
+    let link = |line: &String| {
+        line.split_once("within 15 minutes: http://127.0.0.1:").is_some_and(|end| end.1.contains("/sign-in?once="))
+    };
+    assert!(shown.iter().any(link), "{shown:#?}");
 
     let line = shown.iter().find(|line| line.contains(" send --url ")).unwrap();
     let sent = Command::new("sh").arg("-c").arg(line).output().await.unwrap();

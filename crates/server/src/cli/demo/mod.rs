@@ -81,7 +81,7 @@ impl Show {
             return verdict.map_err(Failure::new).and_then(|summary| print_line(&format!("\n{summary}")));
         }
         print_line(&format!("\n{}", verdict.as_ref().unwrap_or_else(|faults| faults)))?;
-        print_line(&invitation(&self.stage))?;
+        print_line(&invitation(&self.stage, self.stage.console_link().await?.as_deref()))?;
         self.show_further_events().await?;
         verdict.map(drop).map_err(|_| Failure::told())
     }

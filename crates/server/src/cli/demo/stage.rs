@@ -115,6 +115,11 @@ impl Stage {
         self.folder.path()
     }
 
+    /// A link that signs in at the console.
+    pub async fn console_link(&self) -> Result<Option<String>, Failure> {
+        self.server.console_link().await
+    }
+
     /// Ends everything and removes the folder.
     pub async fn strike(self) -> Outcome {
         // Nobody looks any more, so nobody may have to wait for being looked at.

@@ -60,13 +60,17 @@ pub fn event_line(event: &Received, started: Timestamp) -> String {
 }
 
 /// How to go on.
-pub fn invitation(stage: &Stage) -> String {
+pub fn invitation(stage: &Stage, console: Option<&str>) -> String {
     let (base, key, campaign) = (&stage.api.base, stage.api.key.expose_secret(), &stage.campaign);
     let recipient = json!({"type": "external", "userId": "late-bounce@simulator.esito.test", "namespace": "email"});
     let body = json!({"requestId": "my-1", "campaignId": campaign, "recipients": [recipient]});
+    let console = console
+        .map(|link| format!("The console, signed in once and within 15 minutes: {link}\n\n"))
+        .unwrap_or_default();
     format!(
         "\nThe server stays up at {base}, admin key {key}. Try it:\n\
          \n\
+         {console}\
          {} send --url {base} --key {key} --org {DEFAULT_ORGANIZATION} --campaign {campaign} --to bounce@simulator.esito.test\n\
          \n\
          curl {base}/ajo/im/executions/unitary -H 'Authorization: Bearer {key}' \
