@@ -213,6 +213,8 @@ function prepare(part) {
 
 document.addEventListener("DOMContentLoaded", () => {
   prepare(document);
+  // On a narrow screen the navigation is one row, and the present page may be past its end.
+  document.querySelector(".side nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
   const live = document.getElementById("live");
   if (live) follow(live);
 });

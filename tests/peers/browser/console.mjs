@@ -188,7 +188,7 @@ try {
   // What has become of it all: the charts are drawn.
   await until(`${sandbox}/overview?window=1h`, ".chart canvas");
   must(await page.locator(".chart canvas").count() === 3, "three charts");
-  await look("overview");
+  await look("overview-hour");
 
   // By keyboard alone: the first key leads past the navigation.
   await page.goto(base + "/");

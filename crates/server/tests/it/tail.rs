@@ -144,6 +144,75 @@ async fn a_stream_shows_nobody_elses_and_ends_with_its_key() {
     assert!(code == 1 && told.contains("the API key was revoked"), "{told}");
 }
 
+/// A stream of the API, line by line.
+struct Stream(Lines<BufReader<TcpStream>>);
+
+impl Stream {
+    async fn open(world: &World, query: &str) -> Self {
+        let (base, key) = (world.server.base.strip_prefix("http://").unwrap(), &world.server.key);
+        let mut socket = TcpStream::connect(base).await.unwrap();
+        let request = format!(
+            "GET /v1/feedback-events/stream{query} HTTP/1.1\r\nhost: {base}\r\nauthorization: Bearer {key}\r\n\
+             x-gw-ims-org-id: default@EsitoOrg\r\nx-sandbox-name: prod\r\n\r\n"
+        );
+        socket.write_all(request.as_bytes()).await.unwrap();
+        Self(BufReader::new(socket).lines())
+    }
+
+    /// The next line that begins so, without its beginning.
+    async fn next(&mut self, start: &str) -> String {
+        loop {
+            let line = must("a line of the stream", self.0.next_line()).await.unwrap().expect("the stream goes on");
+            if let Some(rest) = line.strip_prefix(start) {
+                return rest.to_owned();
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_cannot_read_it_all_is_shown_the_newest() {
+    let world = World::start().await;
+    simulate(&world.caller, &addresses(0, 300)).await;
+    let places = async || {
+        let feed = world.caller.get("/v1/feedback-events?after=0&limit=200").await.expect(200);
+        let next = feed["nextCursor"].as_str().unwrap();
+        let rest = world.caller.get(&format!("/v1/feedback-events?after={next}&limit=200")).await.expect(200);
+        let items = [&feed, &rest].into_iter().flat_map(|page| page["items"].as_array().unwrap().clone());
+        let places: Vec<String> = items.map(|event| event["sequence"].to_string()).collect();
+        (places.len() == 300).then_some(places)
+    };
+    let places = crate::support::until("all events", places).await;
+    let mut stream = Stream::open(&world, "?after=0&latest=true").await;
+    assert_eq!(stream.next("event: ").await, "skipped");
+    assert_eq!(serde_json::from_str::<Value>(&stream.next("data: ").await).unwrap()["after"], 0);
+    for place in &places[250..] {
+        assert_eq!(stream.next("id: ").await, *place);
+    }
+    // And then what comes.
+    simulate(&world.caller, &addresses(300, 1)).await;
+    assert_eq!(stream.next("event: ").await, "feedback");
+    assert!(stream.next("data: ").await.contains("sent+300@simulator.esito.test"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_are_bounded_and_end_with_the_server() {
+    let mut world = World::start().await;
+    let mut streams = Vec::new();
+    for _ in 0..100 {
+        let mut stream = Stream::open(&world, "").await;
+        assert!(stream.next("HTTP/1.1 ").await.starts_with("200"));
+        streams.push(stream);
+    }
+    assert!(Stream::open(&world, "").await.next("HTTP/1.1 ").await.starts_with("429"));
+    // A place is free once the server has noticed that its reader is gone, at the next event at the latest.
+    streams.truncate(50);
+    simulate(&world.caller, &addresses(0, 2)).await;
+    let again = || async { Stream::open(&world, "").await.next("HTTP/1.1 ").await.starts_with("200").then_some(()) };
+    crate::support::until("a free place", again).await;
+    assert!(world.server.stop().await.success(), "open streams do not keep the server");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_followed_is_told_at_once() {
     let world = World::start().await;

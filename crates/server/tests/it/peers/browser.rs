@@ -13,7 +13,7 @@ use std::time::Duration;
 /// The walk has some forty pages, each judged and drawn: longer than this it is stuck.
 const LIMIT: Duration = Duration::from_secs(240);
 
-/// Walks through the console; what the browser saw. `ESITO_SHOTS=<folder>` keeps the pictures.
+/// A newcomer walks through the console; what the browser saw. `ESITO_SHOTS=<folder>` keeps the pictures.
 async fn walk(language: &str, theme: &str, width: u32) {
     let world = World::start().await;
     let from_now_on = Arc::new(AtomicU16::new(200));
@@ -59,22 +59,22 @@ async fn walk(language: &str, theme: &str, width: u32) {
     assert!(!world.receiver.got().is_empty(), "the test events arrived over TLS");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_newcomer_makes_a_webhook_in_english_on_a_wide_light_screen() {
-    walk("en", "light", 1440).await;
+macro_rules! walks {
+    ($($name:ident: $language:literal $theme:literal $width:literal;)*) => {$(
+        #[tokio::test(flavor = "multi_thread")]
+        async fn $name() {
+            walk($language, $theme, $width).await;
+        }
+    )*};
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_newcomer_makes_a_webhook_in_italian_on_a_wide_dark_screen() {
-    walk("it", "dark", 1440).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_newcomer_makes_a_webhook_in_english_on_a_dark_phone() {
-    walk("en", "dark", 390).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_newcomer_makes_a_webhook_in_italian_on_a_light_phone() {
-    walk("it", "light", 390).await;
+walks! {
+    english_on_a_wide_light_screen: "en" "light" 1440;
+    english_on_a_wide_dark_screen: "en" "dark" 1440;
+    english_on_a_light_phone: "en" "light" 390;
+    english_on_a_dark_phone: "en" "dark" 390;
+    italian_on_a_wide_light_screen: "it" "light" 1440;
+    italian_on_a_wide_dark_screen: "it" "dark" 1440;
+    italian_on_a_light_phone: "it" "light" 390;
+    italian_on_a_dark_phone: "it" "dark" 390;
 }
