@@ -4,7 +4,7 @@
 use crate::ledger::{Owner, ProcessState};
 use crate::world::World;
 use async_trait::async_trait;
-use model::campaign::Campaign;
+use model::campaign::{Campaign, CampaignVersion};
 use model::channel::ChannelConfiguration;
 use model::clock::Timestamp;
 use model::erasure::Erasure;
@@ -212,6 +212,7 @@ observed! {
     async fn create_campaign(campaign: Campaign, audit: AuditEntry) -> Result<()>;
     async fn campaign(sandbox: SandboxId, id: CampaignId) -> Result<Campaign>;
     async fn campaigns(sandbox: SandboxId, page: Page) -> Result<Listed<Campaign>>;
+    async fn campaign_versions(sandbox: SandboxId, id: CampaignId, page: Page) -> Result<Listed<CampaignVersion>>;
     async fn update_campaign(campaign: Campaign, audit: AuditEntry) -> Result<()>;
     async fn delete_campaign(edit: Edit<CampaignId>, audit: AuditEntry) -> Result<()>;
     async fn update_organization(organization: Organization, audit: AuditEntry) -> Result<()>;

@@ -454,3 +454,10 @@ last-success = Last success
 failures-a-day = Failures in 24 h
 never = never
 other-organizations = Other organizations
+
+versions-title = Versions
+versions-about = What executions got and get: a version never changes, and accepted messages keep theirs.
+versions-empty = No version yet
+versions-empty-about = A draft becomes a version when it is activated.
+version-live = live
+version-former = former

@@ -454,3 +454,10 @@ last-success = Ultima riuscita
 failures-a-day = Errori in 24 ore
 never = mai
 other-organizations = Altre organizzazioni
+
+versions-title = Versioni
+versions-about = Che cosa hanno ricevuto e ricevono le esecuzioni: una versione non cambia mai, e i messaggi accettati mantengono la loro.
+versions-empty = Ancora nessuna versione
+versions-empty-about = Una bozza diventa una versione quando è attivata.
+version-live = attiva
+version-former = precedente

@@ -23,7 +23,7 @@ use async_trait::async_trait;
 use lookup::{
     AttemptView, DeliveryFilter, EventFilter, EventView, ExecutionView, Listed, MessageFilter, MessageView, Page,
 };
-use model::campaign::Campaign;
+use model::campaign::{Campaign, CampaignVersion};
 use model::channel::ChannelConfiguration;
 use model::clock::Timestamp;
 use model::erasure::Erasure;
@@ -262,6 +262,13 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     async fn campaign(&self, sandbox: SandboxId, id: CampaignId) -> Result<Campaign>;
     /// The campaigns of a sandbox.
     async fn campaigns(&self, sandbox: SandboxId, page: Page) -> Result<Listed<Campaign>>;
+    /// The versions of a campaign that are or were live, the newest first.
+    async fn campaign_versions(
+        &self,
+        sandbox: SandboxId,
+        id: CampaignId,
+        page: Page,
+    ) -> Result<Listed<CampaignVersion>>;
     /// Replaces a campaign whose revision is the one before `campaign`'s; a live version is kept for good.
     async fn update_campaign(&self, campaign: Campaign, audit: AuditEntry) -> Result<()>;
     /// Deletes a campaign that was never live.

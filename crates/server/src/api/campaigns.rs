@@ -28,6 +28,7 @@ pub fn routes() -> OpenApiRouter<Arc<Api>> {
     OpenApiRouter::new()
         .routes(routes!(create, list))
         .routes(routes!(read, replace, delete))
+        .routes(routes!(versions))
         .routes(routes!(activate))
         .routes(routes!(stop))
 }
@@ -69,6 +70,18 @@ impl CampaignRead {
             stamps: campaign.stamps.clone(),
         })
     }
+}
+
+/// A version of a campaign that is or was live. It never changes.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct VersionRead {
+    /// Its id.
+    version_id: CampaignVersionId,
+    /// Whether executions get it now; of a stopped campaign it is the last one that they got.
+    live: bool,
+    #[serde(flatten)]
+    settings: CampaignSettings,
 }
 
 impl Input for CampaignSettings {
@@ -181,6 +194,22 @@ async fn read(
 ) -> Result<Tagged<CampaignRead>, Problem> {
     let campaign = api.store.campaign(scope.sandbox.id, id).await?;
     Ok(Tagged::ok(campaign.stamps.revision, CampaignRead::of(&campaign, &scope)?))
+}
+
+/// Lists the versions of a campaign that are or were live, the newest first.
+#[utoipa::path(get, path = "/v1/campaigns/{id}/versions", operation_id = "listCampaignVersions", tag = "campaigns",
+    params(SandboxHeaders, ("id" = CampaignId, Path, description = "The campaign's id."), Paging),
+    responses((status = 200, body = List<VersionRead>, description = "A page of versions.")))]
+async fn versions(
+    State(api): State<Arc<Api>>,
+    scope: InSandbox<Reads>,
+    Id(id): Id<CampaignId>,
+    Query(paging): Query<Paging>,
+) -> Result<axum::Json<List<VersionRead>>, Problem> {
+    let live = api.store.campaign(scope.sandbox.id, id).await?.live.map(|version| version.id);
+    let listed = api.store.campaign_versions(scope.sandbox.id, id, paging.page()?).await?;
+    let read = |CampaignVersion { id, settings }| VersionRead { version_id: id, live: live == Some(id), settings };
+    Ok(List::of(listed, read))
 }
 
 /// Replaces a campaign's draft; of a live campaign it makes one, which goes live when activated.

@@ -199,6 +199,33 @@ fn call(console: &Console, place: &Place, item: &Item) -> String {
     )
 }
 
+/// A version that is or was live, as the API shows it.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Version {
+    version_id: String,
+    live: bool,
+    channel_configuration_id: String,
+    content: Content,
+    audience: Audience,
+}
+
+#[derive(Template)]
+#[template(path = "campaign-versions.html")]
+struct Versions {
+    f: Frame,
+    campaign: Item,
+    list: List<Version>,
+}
+
+/// The versions of a campaign: what executions got, and when they were made.
+pub async fn versions(State(console): State<Arc<Console>>, visit: Visit) -> Result<Response, Response> {
+    let path = visit.resource(PATH);
+    let campaign = visit.get(&console, &path).await?;
+    let list = visit.get(&console, &format!("{path}/versions?{}", visit.frame.list_query())).await?;
+    Ok(show(StatusCode::OK, &Versions { f: visit.frame, campaign, list }))
+}
+
 /// A campaign.
 pub async fn edit(State(console): State<Arc<Console>>, visit: Visit) -> Result<Response, Response> {
     let campaign: Value = visit.get(&console, &visit.resource(PATH)).await?;

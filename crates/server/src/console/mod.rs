@@ -109,6 +109,7 @@ pub fn router(console: Arc<Console>) -> Router {
         .route("/o/{organization}/{sandbox}/campaigns", get(campaigns::inventory).post(campaigns::create))
         .route("/o/{organization}/{sandbox}/campaigns/new", get(campaigns::new))
         .route("/o/{organization}/{sandbox}/campaigns/{id}", get(campaigns::edit).post(campaigns::replace))
+        .route("/o/{organization}/{sandbox}/campaigns/{id}/versions", get(campaigns::versions))
         .route("/o/{organization}/{sandbox}/campaigns/{id}/{action}", post(campaigns::act))
         .route("/o/{organization}/{sandbox}/keys", get(administration::keys).post(administration::make_key))
         .route("/o/{organization}/{sandbox}/keys/{id}/revoke", post(administration::revoke_key))

@@ -658,6 +658,40 @@ async fn a_campaign_may_be_sent_through_any_channel_configuration() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_live_before_is_still_shown() {
+    let world = World::start().await;
+    let campaign = world.simulated_campaign().await;
+    let path = format!("/v1/campaigns/{campaign}");
+    let first = world.caller.get(&path).await.expect(200);
+    let mut second = first.clone();
+    second["content"]["subject"] = json!("The second subject");
+    second
+        .as_object_mut()
+        .unwrap()
+        .retain(|key, _| ["name", "channel", "channelConfigurationId", "content", "audience"].contains(&key.as_str()));
+    world.caller.put(&path, &second).await.expect(200);
+    let versions = world.caller.get(&format!("{path}/versions")).await.expect(200);
+    assert_eq!(versions["items"].as_array().unwrap().len(), 1, "a draft is none yet");
+    world.caller.act(&format!("{path}/activate")).await.expect(200);
+    let versions = world.caller.get(&format!("{path}/versions")).await.expect(200);
+    let told: Vec<_> = versions["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| (one["live"].clone(), one["content"]["subject"].clone()))
+        .collect();
+    assert_eq!(told, [(json!(true), json!("The second subject")), (json!(false), first["content"]["subject"].clone())]);
+    assert_eq!(versions["items"][1]["versionId"], first["versionId"]);
+    let mut browser = Browser::signed_in(&world).await;
+    let page = browser.get(&format!("{PROD}/campaigns/{campaign}")).await.text();
+    let link = format!("{PROD}/campaigns/{campaign}/versions");
+    assert!(page.contains(&format!("href=\"{link}\"")), "{page}");
+    let page = browser.get(&link).await.text();
+    let places = ["The second subject", first["versionId"].as_str().unwrap()].map(|part| page.find(part).expect(part));
+    assert!(places[0] < places[1], "the newest first");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_campaign_is_previewed_with_a_sample_before_it_is_stored() {
     let world = World::start().await;
     let channel = json!({"name": "sim", "channel": "email", "type": "simulator"});

@@ -25,6 +25,7 @@ const RIGHTS: &[(&str, &str, &str)] = &[
     ("GET", "/v1/campaigns/{id}", "AOV"),
     ("PUT", "/v1/campaigns/{id}", "AO"),
     ("DELETE", "/v1/campaigns/{id}", "AO"),
+    ("GET", "/v1/campaigns/{id}/versions", "AOV"),
     ("POST", "/v1/campaigns/{id}/activate", "AO"),
     ("POST", "/v1/campaigns/{id}/stop", "AO"),
     ("GET", "/v1/channel-configurations", "AOV"),

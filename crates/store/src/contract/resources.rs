@@ -105,6 +105,7 @@ pub async fn a_foreign_sandbox_finds_no_resource(bench: &dyn Bench) {
     assert!(is_not_found(store.update_channel(channel, world.audit("channel-configuration.update")).await));
 
     assert!(is_not_found(store.campaign(of, world.campaign).await));
+    assert!(is_not_found(store.campaign_versions(of, world.campaign, page(9)).await));
     let edit = Edit { sandbox: of, id: world.campaign, seen_revision: None };
     assert!(is_not_found(store.delete_campaign(edit, world.audit("campaign.delete")).await));
     let mut campaign = store.campaign(world.sandbox.id, world.campaign).await.unwrap();
@@ -175,7 +176,13 @@ pub async fn a_campaigns_versions_are_kept(bench: &dyn Bench) {
         assert_eq!((sent.id, sent.campaign, &sent.settings), (version.id, world.campaign, &version.settings));
     }
     let read = world.store.campaign(world.sandbox.id, world.campaign).await.unwrap();
-    assert_eq!((read.live, read.draft), (Some(second), None));
+    assert_eq!((read.live, read.draft), (Some(second.clone()), None));
+    let id = world.campaign;
+    let newest = world.store.campaign_versions(world.sandbox.id, id, page(1)).await.unwrap();
+    assert_eq!(newest.items, [second]);
+    let next = crate::lookup::Page { limit: 9, cursor: newest.next };
+    let rest = world.store.campaign_versions(world.sandbox.id, id, next).await.unwrap();
+    assert_eq!((rest.items, rest.next), (vec![first], None));
 }
 
 pub async fn a_campaign_that_was_live_cannot_be_deleted(bench: &dyn Bench) {

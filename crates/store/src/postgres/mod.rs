@@ -74,7 +74,7 @@ use find::Finder;
 use finish::Finishing;
 use hooks::Hooks;
 use lane::Lane;
-use model::campaign::Campaign;
+use model::campaign::{Campaign, CampaignVersion};
 use model::channel::ChannelConfiguration;
 use model::clock::Timestamp;
 use model::erasure::Erasure;
@@ -583,6 +583,15 @@ impl Store for PostgresStore {
 
     async fn campaigns(&self, sandbox: SandboxId, page: Page) -> Result<Listed<Campaign>> {
         lookup!(self.readers, |session| resources::campaigns(session, sandbox, &page))
+    }
+
+    async fn campaign_versions(
+        &self,
+        sandbox: SandboxId,
+        id: CampaignId,
+        page: Page,
+    ) -> Result<Listed<CampaignVersion>> {
+        lookup!(self.readers, |session| resources::campaign_versions(session, sandbox, id, &page))
     }
 
     async fn update_campaign(&self, campaign: Campaign, audit: AuditEntry) -> Result<()> {

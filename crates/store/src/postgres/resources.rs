@@ -182,6 +182,22 @@ pub(super) async fn campaigns(session: &Session, sandbox: SandboxId, wanted: &Pa
     page(session, campaigns!("s.id = $1"), By::Id("p.id"), &values, wanted, read_campaign).await
 }
 
+pub(super) async fn campaign_versions(
+    session: &Session,
+    sandbox: SandboxId,
+    id: CampaignId,
+    wanted: &Page,
+) -> Done<Listed<CampaignVersion>> {
+    campaign(session, sandbox, id).await?;
+    let read = |row: &Row| {
+        let id = CampaignVersionId(col(row, 0)?);
+        Ok((CampaignVersion { id, settings: json(row, 1)? }, id.bytes().to_vec()))
+    };
+    let values: [(&(dyn ToSql + Sync), Type); 1] = [(&id.0, Type::UUID)];
+    let sql = "SELECT id, settings FROM campaign_version WHERE campaign = $1";
+    page(session, sql, By::IdFromTheNewest("id"), &values, wanted, read).await
+}
+
 /// What is written of a campaign besides its live version.
 struct Draft {
     json: Option<String>,

@@ -624,6 +624,21 @@ pub(super) fn campaigns(connection: &Connection, sandbox: SandboxId, wanted: &Pa
     page(connection, &format!("{CAMPAIGN} s.id = ?1"), "p.id", &[&sandbox.bytes()], wanted, false, read_campaign)
 }
 
+pub(super) fn campaign_versions(
+    connection: &Connection,
+    sandbox: SandboxId,
+    id: CampaignId,
+    wanted: &Page,
+) -> Result<Listed<CampaignVersion>> {
+    campaign(connection, sandbox, id)?;
+    let read = |row: &Row<'_>| {
+        let id = id_from(row, 0, CampaignVersionId::from_bytes)?;
+        Ok((CampaignVersion { id, settings: json_from(row, 1)? }, id.bytes().to_vec()))
+    };
+    let sql = "SELECT id, settings FROM campaign_version WHERE campaign = ?1";
+    page(connection, sql, "id", &[&id.bytes()], wanted, true, read)
+}
+
 pub(super) fn create_campaign(tx: &Tx<'_>, campaign: &Campaign, entry: &AuditEntry) -> Result<()> {
     let sbx = tx.state.facts.sandbox(tx.connection, campaign.sandbox)?.sbx;
     let live = store_live_version(tx, sbx, campaign)?;

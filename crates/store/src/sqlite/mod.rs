@@ -42,7 +42,7 @@ use crate::{Result, Store, StoreError, Use, effort};
 use async_trait::async_trait;
 use facts::Facts;
 use find::Finder;
-use model::campaign::Campaign;
+use model::campaign::{Campaign, CampaignVersion};
 use model::channel::ChannelConfiguration;
 use model::clock::Timestamp;
 use model::erasure::Erasure;
@@ -677,6 +677,15 @@ impl Store for SqliteStore {
 
     async fn campaigns(&self, sandbox: SandboxId, page: Page) -> Result<Listed<Campaign>> {
         self.read(move |connection| admin::campaigns(connection, sandbox, &page)).await
+    }
+
+    async fn campaign_versions(
+        &self,
+        sandbox: SandboxId,
+        id: CampaignId,
+        page: Page,
+    ) -> Result<Listed<CampaignVersion>> {
+        self.read(move |connection| admin::campaign_versions(connection, sandbox, id, &page)).await
     }
 
     async fn update_campaign(&self, campaign: Campaign, audit: AuditEntry) -> Result<()> {
