@@ -2,6 +2,7 @@
 
 use super::inside::{List, Place, Refusal};
 use super::language::Language;
+use super::said;
 use super::session::{Session, cookie_of};
 use super::{Console, assets};
 use crate::api::auth::{Caller, InOrganization, Reads};
@@ -117,6 +118,11 @@ impl Frame {
     /// The text of a key with another text in it, `x`.
     pub fn tx(&self, key: &str, x: impl AsRef<str>) -> String {
         self.taste.language.text_with(key, &[("x", FluentValue::from(x.as_ref().to_owned()))])
+    }
+
+    /// What the API says, in the visitor's language.
+    pub fn said(&self, english: impl AsRef<str>) -> String {
+        said::said(self.taste.language, english.as_ref())
     }
 
     pub fn asset(&self, name: &str) -> String {
@@ -291,7 +297,7 @@ impl Frame {
             _ => "error-other",
         };
         let (f, title) = (self.clone(), self.t(key));
-        let page = Trouble { f, status: refusal.status.as_u16(), title, detail: refusal.detail.clone() };
+        let page = Trouble { f, status: refusal.status.as_u16(), title, detail: self.said(&refusal.detail) };
         show(refusal.status, &page)
     }
 }
