@@ -87,7 +87,7 @@ pub async fn make_key(State(console): State<Arc<Console>>, posted: Posted) -> Re
         }
         Err(refusal) => {
             let status = refusal.status;
-            page.form = Form::from(fields).refused(refusal).map_err(|refusal| page.f.trouble(&refusal))?;
+            page.form = Form::from(fields).refused(&page.f, refusal).map_err(|refusal| page.f.trouble(&refusal))?;
             status
         }
     };

@@ -104,7 +104,7 @@ pub async fn list<T: DeserializeOwned>(
     match console.inside.get(&visit.place, &format!("{path}?{query}")).await {
         Ok(list) => Ok((list, None)),
         Err(Refusal { status: StatusCode::BAD_REQUEST, detail, .. }) => {
-            Ok((List { items: Vec::new(), next: None }, Some(detail)))
+            Ok((List { items: Vec::new(), next: None }, Some(visit.frame.said(detail))))
         }
         Err(refusal) => Err(visit.frame.trouble(&refusal)),
     }

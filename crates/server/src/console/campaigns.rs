@@ -266,7 +266,7 @@ async fn save(
         }
         Err(refusal) => {
             let (status, f) = (refusal.status, visit.frame);
-            let form = Form::from(fields).refused(refusal).map_err(|refusal| f.trouble(&refusal))?;
+            let form = Form::from(fields).refused(&f, refusal).map_err(|refusal| f.trouble(&refusal))?;
             Ok(show(status, &Edit { f, campaign: present, channels, form, notice: None, call: None, preview: None }))
         }
     }
@@ -296,9 +296,9 @@ async fn preview(
     let mut form = Form::from(fields);
     let (status, preview) = match rendered.map_err(|error| internal(error.to_string()))? {
         Ok(rendered) => (StatusCode::OK, Some(Preview::Rendered(rendered))),
-        Err(Failed::Excluded(why)) => (StatusCode::OK, Some(Preview::Excluded(why))),
+        Err(Failed::Excluded(why)) => (StatusCode::OK, Some(Preview::Excluded(f.said(why)))),
         Err(Failed::Faults(faults)) => {
-            form.faults = faults;
+            form = form.at_fault(&f, faults);
             (StatusCode::BAD_REQUEST, None)
         }
     };

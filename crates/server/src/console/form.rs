@@ -1,7 +1,7 @@
 //! A form as it was typed, with what is wrong with it.
 
 use super::inside::Refusal;
-use super::page::Fields;
+use super::page::{Fields, Frame};
 use http::StatusCode;
 use serde_json::{Number, Value, json};
 
@@ -9,7 +9,7 @@ use serde_json::{Number, Value, json};
 #[derive(Clone, Debug, Default)]
 pub struct Form {
     pub fields: Fields,
-    /// The fields that are at fault, by their JSON path, and why.
+    /// The fields that are at fault, by their JSON path, and why, in the visitor's language.
     pub faults: Vec<(String, String)>,
     /// What is wrong with all of it.
     pub trouble: Option<String>,
@@ -50,18 +50,23 @@ impl Form {
         self.faults.iter().find(matches).map(|fault| fault.1.as_str())
     }
 
+    /// The form with these fields at fault, as the API names them and says why.
+    pub fn at_fault(mut self, f: &Frame, faults: Vec<(String, String)>) -> Self {
+        self.faults = faults.into_iter().map(|(path, why)| (path, f.said(why))).collect();
+        self
+    }
+
     /// The form with what the API says is wrong with it. What has nothing to do with a form comes back.
-    pub fn refused(mut self, refusal: Refusal) -> Result<Self, Refusal> {
+    pub fn refused(mut self, f: &Frame, refusal: Refusal) -> Result<Self, Refusal> {
         let is_of_forms =
             [StatusCode::BAD_REQUEST, StatusCode::CONFLICT, StatusCode::PRECONDITION_FAILED].contains(&refusal.status);
         if !is_of_forms {
             return Err(refusal);
         }
         if refusal.faults.is_empty() {
-            self.trouble = Some(refusal.detail);
+            self.trouble = Some(f.said(refusal.detail));
         }
-        self.faults = refusal.faults;
-        Ok(self)
+        Ok(self.at_fault(f, refusal.faults))
     }
 }
 

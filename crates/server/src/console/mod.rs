@@ -21,6 +21,7 @@ mod overview;
 mod page;
 mod preview;
 mod replays;
+mod said;
 mod search;
 mod session;
 mod sign_in;

@@ -2,6 +2,7 @@
 
 use super::inside::{List, Place, Refusal};
 use super::language::Language;
+use super::said;
 use super::session::{Session, cookie_of};
 use super::{Console, assets};
 use crate::api::auth::{Caller, InOrganization, Reads};
@@ -119,6 +120,11 @@ impl Frame {
     /// The text of a key with another text in it, `x`.
     pub fn tx(&self, key: &str, x: impl AsRef<str>) -> String {
         self.taste.language.text_with(key, &[("x", FluentValue::from(x.as_ref().to_owned()))])
+    }
+
+    /// What the API says, in the visitor's language.
+    pub fn said(&self, english: impl AsRef<str>) -> String {
+        said::said(self.taste.language, english.as_ref())
     }
 
     pub fn asset(&self, name: &str) -> String {
@@ -242,7 +248,7 @@ fn grouped(n: u64, mark: char) -> String {
     let digits = n.to_string();
     let mut grouped = String::with_capacity(digits.len() * 2);
     for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             grouped.push(mark);
         }
         grouped.push(digit);
@@ -293,7 +299,7 @@ impl Frame {
             _ => "error-other",
         };
         let (f, title) = (self.clone(), self.t(key));
-        let page = Trouble { f, status: refusal.status.as_u16(), title, detail: refusal.detail.clone() };
+        let page = Trouble { f, status: refusal.status.as_u16(), title, detail: self.said(&refusal.detail) };
         show(refusal.status, &page)
     }
 }

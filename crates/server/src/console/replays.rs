@@ -112,7 +112,8 @@ pub async fn create(State(console): State<Arc<Console>>, posted: Posted) -> Resu
         }
         Err(refusal) => {
             let status = refusal.status;
-            let form = Form::from(asked.0).refused(refusal).map_err(|refusal| visit.frame.trouble(&refusal))?;
+            let form = Form::from(asked.0).refused(&visit.frame, refusal);
+            let form = form.map_err(|refusal| visit.frame.trouble(&refusal))?;
             let campaigns = Campaigns::of(&console, &visit).await?;
             Ok(show(status, &New { f: visit.frame, campaigns, form }))
         }

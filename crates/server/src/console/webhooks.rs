@@ -347,7 +347,7 @@ async fn save(
     said: &str,
 ) -> Response {
     let Posted { visit, fields } = posted;
-    let (headers, mut form) = (typed_headers(&fields), Form::from(fields));
+    let (headers, form) = (typed_headers(&fields), Form::from(fields));
     let again = |f, status, form, headers| show(status, &Edit { f, webhook, form, headers, notice: None });
     if form.is_set("add") || form.is_set("remove") {
         return again(visit.frame, StatusCode::OK, form, headers);
@@ -355,7 +355,7 @@ async fn save(
     let stored = match settings_of(&form, &headers) {
         Ok(settings) => visit.call(console, method, path, Some(&settings)).await,
         Err(fault) => {
-            form.faults.push(fault);
+            let form = form.at_fault(&visit.frame, vec![fault]);
             return again(visit.frame, StatusCode::BAD_REQUEST, form, headers);
         }
     };
@@ -366,7 +366,7 @@ async fn save(
         }
         Err(refusal) => {
             let status = refusal.status;
-            match form.refused(refusal) {
+            match form.refused(&visit.frame, refusal) {
                 Ok(form) => again(visit.frame, status, form, headers),
                 Err(refusal) => visit.frame.trouble(&refusal),
             }
@@ -414,7 +414,7 @@ pub async fn act(State(console): State<Arc<Console>>, posted: Posted) -> Result<
         }
         Ok(Some((said, answer))) => Notice::of(visit.frame.t(said), &answer),
         Err(refusal) if refusal.status == StatusCode::CONFLICT => {
-            Notice { text: refusal.detail, is_bad: true, ..Notice::default() }
+            Notice { text: visit.frame.said(refusal.detail), is_bad: true, ..Notice::default() }
         }
         Err(refusal) => return Err(visit.frame.trouble(&refusal)),
     };

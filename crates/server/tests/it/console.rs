@@ -357,6 +357,189 @@ async fn pages_speak_the_visitors_language_and_keep_his_choice() {
     assert!(page.contains("lang=\"en\"") && page.contains("data-theme=\"dark\""));
 }
 
+/// The fields that a page says are at fault, and why.
+fn faults_of(page: &str) -> Vec<(String, String)> {
+    let lines = page.split("<li><code>").skip(1).map(|line| line.split_once("</li>").unwrap().0);
+    lines
+        .map(|line| line.split_once("</code>: ").unwrap())
+        .map(|(path, why)| (path.to_owned(), why.to_owned()))
+        .collect()
+}
+
+/// Sends a form in both languages: the same fields are at fault, and no Italian is told why in English.
+async fn faults_in_italian(browser: &mut Browser, path: &str, fields: &[(&str, &str)], expected: &[(&str, &str)]) {
+    browser.language = "en";
+    let form = browser.get(&format!("{path}/new")).await.text();
+    let english = faults_of(&browser.submit(&form, path, fields).await.text());
+    browser.language = "it";
+    let page = browser.submit(&form, path, fields).await;
+    assert_eq!(page.status, 400);
+    let page = page.text();
+    let italian = faults_of(&page);
+    let paths = |faults: &[(String, String)]| faults.iter().map(|fault| fault.0.clone()).collect::<Vec<_>>();
+    assert_eq!(paths(&english), paths(&italian));
+    for (english, italian) in english.iter().zip(&italian) {
+        assert!(english.1 != italian.1 && !page.contains(&format!(">{}<", english.1)), "{english:?}");
+    }
+    for (path, why) in expected {
+        let found = italian.iter().find(|fault| fault.0 == *path).unwrap_or_else(|| panic!("no {path} in {italian:?}"));
+        assert_eq!(found.1.replace("&#39;", "'").replace("&#62;", ">"), *why);
+    }
+    assert!(page.contains("class=\"err\""), "it is said at the field, too");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_italian_is_told_in_italian_what_is_wrong_with_a_form() {
+    let world = World::start().await;
+    let mut browser = Browser::signed_in(&world).await;
+    let mut webhook = filled_in("ftp://hooks.example.com/");
+    webhook
+        .retain(|field| !matches!(field.0, "name" | "channel" | "algorithm" | "expires" | "timeout" | "concurrency"));
+    webhook.extend([("name", ""), ("timeout", "99"), ("concurrency", "0"), ("rate", "0"), ("first-delay", "0")]);
+    webhook.extend([
+        ("header-name-2", "host"),
+        ("header-value-2", "x"),
+        ("header-name-3", "x y"),
+        ("algorithm", "HS256"),
+    ]);
+    webhook.extend([("expires", "5"), ("issuer", "esito"), ("header", "host"), ("claims", "{\"iss\": 1}")]);
+    let expected = [
+        ("$.name", "deve avere da 1 a 200 caratteri, senza caratteri di controllo"),
+        ("$.channels", "ne è obbligatorio almeno uno"),
+        ("$.url", "lo schema dell'URL è `ftp`; usare https"),
+        ("$.timeoutSeconds", "deve essere da 1 a 30"),
+        ("$.headers[2].name", "host è impostata da Esito o da HTTP stesso; scegliere un altro nome"),
+        ("$.authentication.secret", "è obbligatorio per un algoritmo HMAC"),
+        ("$.authentication.expiresInSeconds", "deve essere da 10 a 86400"),
+    ];
+    faults_in_italian(&mut browser, WEBHOOKS, &webhook, &expected).await;
+
+    let mut slow = filled_in(&world.receiver.url);
+    slow.retain(|field| field.0 != "timeout");
+    slow.push(("timeout", "soon"));
+    let why = "deve essere un numero intero non negativo, entro i limiti, non un testo";
+    faults_in_italian(&mut browser, WEBHOOKS, &slow, &[("$.timeoutSeconds", why)]).await;
+    let of_json = [("$.authentication.claims", "fine inattesa in un oggetto alla riga 1, colonna 1")];
+    faults_in_italian(&mut browser, WEBHOOKS, &[("auth", "jwt"), ("claims", "{")], &of_json).await;
+    let mut keyed = filled_in(&world.receiver.url);
+    keyed.push(("private-key", "hunter2"));
+    let why = "la chiave privata non è in formato PEM; incollarla intera, da `-----BEGIN … PRIVATE KEY-----` alla riga finale";
+    faults_in_italian(&mut browser, WEBHOOKS, &keyed, &[("$.authentication.privateKey", why)]).await;
+    let mut asking = filled_in(&world.receiver.url);
+    asking.retain(|field| !matches!(field.0, "auth" | "algorithm" | "issuer" | "audience"));
+    asking.extend([("auth", "oauth2"), ("method", "jwt_bearer")]);
+    let expected = [
+        ("$.authentication.tokenUrl", "è obbligatorio: dove si richiedono i token"),
+        ("$.authentication.clientId", "è obbligatorio: da 1 a 1024 byte, senza caratteri di controllo"),
+    ];
+    faults_in_italian(&mut browser, WEBHOOKS, &asking, &expected).await;
+
+    let channel = [
+        ("name", ""),
+        ("channel", "sms"),
+        ("type", "smtp"),
+        ("host", "a b"),
+        ("port", "0"),
+        ("tls", "none"),
+        ("from-address", "nobody"),
+        ("username", "u"),
+        ("rate", "0"),
+        ("retry-hours", "99"),
+        ("connections", "0"),
+    ];
+    let expected = [
+        ("$.channel", "il tipo smtp invia solo e-mail"),
+        ("$.smtp.host", "deve essere il nome di un host o un indirizzo IP"),
+        ("$.smtp.password", "nome utente e password vanno insieme: impostarli entrambi o nessuno dei due"),
+        ("$.from.address", "deve essere un indirizzo e-mail, come ordini@example.com"),
+    ];
+    faults_in_italian(&mut browser, &format!("{PROD}/channels"), &channel, &expected).await;
+
+    let channels = format!("{PROD}/channels");
+    let form = browser.get(&format!("{channels}/new")).await.text();
+    let made = [("name", "c"), ("channel", "email"), ("type", "simulator")];
+    assert_eq!(browser.submit(&form, &channels, &made).await.status, 303);
+    let id = world.caller.get("/v1/channel-configurations").await.expect(200)["items"][0]["id"].clone();
+    let campaigns = format!("{PROD}/campaigns");
+    let campaign = [
+        ("name", ""),
+        ("channel", id.as_str().unwrap()),
+        ("start", "2026-02-01T00:00:00Z"),
+        ("end", "2026-01-01T00:00:00Z"),
+        ("namespace", "email"),
+    ];
+    let expected = [
+        ("$.content.subject", "è obbligatorio per l'e-mail"),
+        ("$.content.html", "per l'e-mail è obbligatorio html o text"),
+        ("$.schedule.endAt", "deve essere successivo a startAt"),
+    ];
+    faults_in_italian(&mut browser, &campaigns, &campaign, &expected).await;
+    let when = [("name", "c"), ("channel", id.as_str().unwrap()), ("start", "soon")];
+    let why = "deve essere una data con ora RFC 3339, come 2026-01-31T12:00:00Z";
+    faults_in_italian(&mut browser, &campaigns, &when, &[("$.schedule.startAt", why)]).await;
+    let template = [
+        ("name", "c"),
+        ("channel", id.as_str().unwrap()),
+        ("subject", "s"),
+        ("html", "{{#each}}{{/each}}"),
+        ("text", "{{> x}}"),
+        ("preview", "yes"),
+    ];
+    let expected = [
+        ("$.content.html", "riga 1, colonna 1: #each richiede un argomento, qui ce ne sono 0"),
+        (
+            "$.content.text",
+            "riga 1, colonna 1: i modelli parziali ({{> …}}) non sono supportati; scrivere qui il contenuto",
+        ),
+    ];
+    faults_in_italian(&mut browser, &campaigns, &template, &expected).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_italian_is_told_in_italian_what_the_api_refuses_and_why_an_endpoint_fails() {
+    let world = World::start().await;
+    let webhook = world.webhook(json!({})).await;
+    world.receiver.behave(|_, _| Reply::status(503));
+    simulate(&world.caller, &["sent+1@simulator.esito.test".to_owned()]).await;
+    let mut browser = Browser::signed_in(&world).await;
+    browser.language = "it";
+    let says = |page: Answer, text: &str| {
+        let page = page.text().replace("&#39;", "'").replace("&#34;", "\"");
+        assert!(page.contains(text), "no {text} in {page}");
+    };
+    says(browser.get(&format!("{WEBHOOKS}/x")).await, "deve essere un UUID");
+    let none = "00000000-0000-7000-8000-000000000000";
+    says(browser.get(&format!("{WEBHOOKS}/{none}")).await, "qui non c'è un webhook di feedback con questo id");
+    says(
+        browser.get(&format!("{PROD}/messages?from=soon")).await,
+        "$query.from: deve essere una data con ora RFC 3339",
+    );
+    let channels = world.caller.get("/v1/channel-configurations").await.expect(200);
+    let channel = format!("{PROD}/channels/{}", channels["items"][0]["id"].as_str().unwrap());
+    let page = browser.get(&channel).await.text();
+    says(browser.submit(&page, &format!("{channel}/delete"), &[]).await, "una campagna usa la configurazione canale");
+
+    let edit = format!("{WEBHOOKS}/{}", webhook["id"].as_str().unwrap());
+    let tested = browser.submit(&page, &format!("{edit}/test"), &[]).await.text();
+    assert!(tested.contains("l&#39;endpoint ha risposto 503 Service Unavailable"), "{tested}");
+    let fails = async || {
+        let listed = world.caller.get("/v1/feedback-webhooks").await.expect(200);
+        (listed["items"][0]["state"] == "failing").then_some(())
+    };
+    until("the webhook to fail", fails).await;
+    for path in [WEBHOOKS, &edit, &format!("{PROD}/overview")] {
+        says(browser.get(path).await, "l'endpoint ha risposto 503 Service Unavailable");
+    }
+    let list = browser.get(&format!("{PROD}/messages")).await.text();
+    let message = format!("{PROD}/messages/{}", between(&list, &format!("href=\"{PROD}/messages/"), "\""));
+    says(
+        browser.get(&message).await,
+        "<span class=\"c-bad\">Stato</span><span class=\"sub\">l'endpoint ha risposto 503",
+    );
+    says(browser.submit(&page, &format!("{edit}/pause"), &[]).await, "messo in pausa a mano");
+    says(browser.submit(&page, &format!("{edit}/disable"), &[]).await, "disattivato dall'impostazione enabled");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_link_that_serve_prints_signs_in_once() {
     let server = Server::start_by_hand().await;
