@@ -108,7 +108,7 @@ async fn check_statistics(store: &dyn Store, tenant: &Tenant) -> store::Result<(
     }
     page.cursor = None;
     loop {
-        let Listed { items, next } = store.events(all_events(tenant), page.clone()).await?;
+        let Listed { items, next } = store.events(EventFilter::of(tenant.sandbox), page.clone()).await?;
         for event in items {
             let status = event.event.outcome.verdict.status();
             let place = FeedbackStatus::ALL.iter().position(|one| *one == status).unwrap_or(0);
@@ -127,22 +127,6 @@ fn all_messages(tenant: &Tenant) -> MessageFilter {
     let execution =
         ExecutionFilter { sandbox, request_id: None, campaign: None, from: None, to: None, created_by: None };
     MessageFilter { execution, execution_id: None, recipient: None, state: None, channel: None }
-}
-
-fn all_events(tenant: &Tenant) -> EventFilter {
-    EventFilter {
-        sandbox: tenant.sandbox,
-        request_id: None,
-        campaign: None,
-        execution_id: None,
-        recipient: None,
-        status: None,
-        channel: None,
-        from: None,
-        to: None,
-        created_by: None,
-        after: None,
-    }
 }
 
 fn check_execution(world: &World, execution: &Execution, view: &ExecutionView) {

@@ -72,24 +72,45 @@ function follow(list) {
     document.getElementById("live-list").hidden = false;
     document.getElementById("live-empty").hidden = true;
   };
-  const source = new EventSource(list.dataset.stream);
-  source.onopen = () => { if (!isPaused) say("following", "good"); };
-  source.onerror = () => {
-    if (source.readyState === EventSource.CLOSED) say("ended", "bad");
+  let source = null;
+  let last = null;
+  const tell = () => {
+    if (source && source.readyState === EventSource.CLOSED) say("ended", "bad");
+    else if (isPaused) say("paused", "warn");
+    else if (source && source.readyState === EventSource.OPEN) say("following", "good");
     else say("waiting", "wait");
   };
-  source.addEventListener("feedback", (message) => {
-    waiting.push(JSON.parse(message.data));
-    // While nobody looks, or it is paused, no more is kept than will be seen.
-    if (waiting.length > MOST_ROWS) waiting.shift();
-    requestAnimationFrame(put);
+  const open = () => {
+    const from = new URL(list.dataset.stream, window.location.href);
+    if (last) from.searchParams.set("after", last);
+    source = new EventSource(from);
+    source.onopen = tell;
+    source.onerror = tell;
+    source.addEventListener("feedback", (message) => {
+      last = message.lastEventId;
+      waiting.push(JSON.parse(message.data));
+      // While it is paused no more is kept than will be seen.
+      if (waiting.length > MOST_ROWS) waiting.shift();
+      requestAnimationFrame(put);
+    });
+    source.addEventListener("skipped", () => { document.getElementById("live-skipped").hidden = false; });
+  };
+  const close = () => {
+    if (source) source.close();
+    source = null;
+  };
+  open();
+  // A browser has few connections for a server: a page that nobody looks at gives its own back, and goes on where it was.
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) close();
+    else if (!source) open();
+    tell();
   });
-  source.addEventListener("skipped", () => { document.getElementById("live-skipped").hidden = false; });
+  document.addEventListener("submit", close);
   pause.addEventListener("click", () => {
     isPaused = !isPaused;
     pause.textContent = isPaused ? pause.dataset.resume : pause.dataset.pause;
-    if (isPaused) say("paused", "warn");
-    else say("following", "good");
+    tell();
     put();
   });
   for (const part of document.querySelectorAll("[data-live-only]")) part.hidden = false;
@@ -111,6 +132,9 @@ function columnsOf(table) {
   });
   return columns;
 }
+
+// How to take away each chart of the page.
+const drawn = [];
 
 function draw(place, columns, language) {
   const css = getComputedStyle(document.documentElement);
@@ -157,10 +181,16 @@ function draw(place, columns, language) {
     ],
     cursor: { y: false, drag: { x: false, y: false } },
   }, [columns.at, ...series.map((one) => one.data)], place);
-  new ResizeObserver(() => chart.setSize({ width: place.clientWidth, height })).observe(place);
+  const observer = new ResizeObserver(() => chart.setSize({ width: place.clientWidth, height }));
+  observer.observe(place);
+  drawn.push(() => {
+    observer.disconnect();
+    chart.destroy();
+  });
 }
 
 function drawAll(part) {
+  for (const takeAway of drawn.splice(0)) takeAway();
   const table = part.querySelector("#figures");
   if (!table || !window.uPlot) return;
   for (const scripted of part.querySelectorAll("[data-scripted]")) scripted.hidden = false;
@@ -191,9 +221,15 @@ document.addEventListener("submit", (event) => {
 
 // An answer that is another page, such as the one to sign in on, is not put into a part of this one.
 document.addEventListener("htmx:beforeSwap", (event) => {
-  if (event.detail.shouldSwap && !event.detail.serverResponse.includes(`id="${event.detail.target.id}"`)) {
+  const { target, serverResponse } = event.detail;
+  const selection = window.getSelection();
+  const isSelected = !selection.isCollapsed && target.contains(selection.anchorNode);
+  if (event.detail.shouldSwap && !serverResponse.includes(`id="${target.id}"`)) {
     event.detail.shouldSwap = false;
     window.location.reload();
+  } else if (isSelected || target.contains(document.activeElement)) {
+    // Nothing is taken away from under somebody's hand; the next time will do.
+    event.detail.shouldSwap = false;
   }
 });
 document.addEventListener("htmx:afterSwap", () => {

@@ -36,6 +36,7 @@ error-forbidden = This key may not do that
 error-not-found = There is no such page
 error-unavailable = The store does not answer at the moment. Nothing is lost; try again soon.
 error-changed = Somebody else has changed this
+error-conflict = This is not possible as things are
 error-other = That did not work
 error-foreign-form = The form did not come from a page of this session. Go back, load the page anew and send it again.
 
@@ -372,7 +373,7 @@ live-pause = Pause
 live-resume = Go on
 live-empty = Nothing yet
 live-empty-about = As soon as a message is sent, delivered or fails, it appears here.
-live-skipped = More comes than fits here: only the newest are shown. Messages has them all.
+live-skipped = More comes than fits here: only the newest are shown. Feedback events has them all.
 reload = Reload
 
 executions-title = Executions
@@ -451,7 +452,7 @@ figure-rate = Sent without bounce or error
 figure-failed = { $x } bounced or failed
 figure-latency = Outcome to your endpoint
 figure-waiting = Waiting for the webhook
-figure-oldest = the oldest due { $x }
+figure-oldest = the first one due { $x }
 figure-nothing-waits = nothing waits
 chart-outcomes = Feedback events
 chart-attempts = Delivery attempts
@@ -462,7 +463,6 @@ attempts-failed = Attempts failed
 figure-exhausted = { $x } given up
 last-success = Last success
 failures-a-day = Failures in 24 h
-never = never
 other-organizations = Other organizations
 
 versions-title = Versions

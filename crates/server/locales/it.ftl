@@ -36,6 +36,7 @@ error-forbidden = Questa chiave non lo permette
 error-not-found = La pagina non esiste
 error-unavailable = L'archivio al momento non risponde. Nulla è perso: riprovare tra poco.
 error-changed = Qualcun altro ha modificato questi dati
+error-conflict = Allo stato attuale non è possibile
 error-other = L'operazione non è riuscita
 error-foreign-form = Il modulo non viene da una pagina di questa sessione. Tornare indietro, ricaricare la pagina e inviarlo di nuovo.
 
@@ -372,7 +373,7 @@ live-pause = Pausa
 live-resume = Continua
 live-empty = Ancora nulla
 live-empty-about = Appena un messaggio è inviato, consegnato o non riesce, appare qui.
-live-skipped = Arrivano più eventi di quanti se ne possano mostrare: qui ci sono solo i più recenti. In Messaggi ci sono tutti.
+live-skipped = Arrivano più eventi di quanti se ne possano mostrare: qui ci sono solo i più recenti. In Eventi di feedback ci sono tutti.
 reload = Ricarica
 
 executions-title = Esecuzioni
@@ -451,7 +452,7 @@ figure-rate = Inviati, né respinti né in errore
 figure-failed = { $x } respinti o non riusciti
 figure-latency = Dall'esito all'endpoint
 figure-waiting = In attesa del webhook
-figure-oldest = il più vecchio dovuto { $x }
+figure-oldest = il primo in scadenza { $x }
 figure-nothing-waits = nulla attende
 chart-outcomes = Eventi di feedback
 chart-attempts = Tentativi di consegna
@@ -462,7 +463,6 @@ attempts-failed = Tentativi non riusciti
 figure-exhausted = { $x } abbandonate
 last-success = Ultima consegna riuscita
 failures-a-day = Errori in 24 ore
-never = mai
 other-organizations = Altre organizzazioni
 
 versions-title = Versioni

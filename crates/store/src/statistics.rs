@@ -9,7 +9,7 @@ use crate::shared::rows::status_code;
 use crate::work::Finish;
 use model::clock::Timestamp;
 use model::delivery::AttemptDecision;
-use model::outcome::FeedbackStatus;
+use model::outcome::{FeedbackStatus, Verdict};
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -30,6 +30,7 @@ pub(crate) const BY_HOUR: u8 = 1;
 const ACCEPTED: u8 = 16;
 const FAILED: u8 = 17;
 const EXHAUSTED: u8 = 18;
+const CAME_BACK: u8 = 19;
 /// A success that says nothing about latency.
 const SUCCEEDED_AGAIN: u8 = 31;
 /// The first of the successes by latency.
@@ -75,6 +76,11 @@ impl Counts {
     /// Feedback events recorded with this status.
     pub fn outcomes(&self, status: FeedbackStatus) -> u64 {
         self.of(status_code(status))
+    }
+
+    /// Of the bounces those of messages that had been sent: they count as sent, too.
+    pub fn came_back(&self) -> u64 {
+        self.of(CAME_BACK)
     }
 
     /// Attempts that succeeded, those of replays and retries by hand too.
@@ -209,8 +215,11 @@ impl Counting {
     }
 
     /// A feedback event was recorded.
-    pub fn told(&mut self, sbx: i64, now: Timestamp, status: FeedbackStatus) {
-        self.0.push(One { sbx, now, kind: status_code(status), count: 1 });
+    pub fn told(&mut self, sbx: i64, now: Timestamp, verdict: &Verdict) {
+        self.0.push(One { sbx, now, kind: status_code(verdict.status()), count: 1 });
+        if matches!(verdict, Verdict::Bounce(_)) && verdict.implies_sent() {
+            self.0.push(One { sbx, now, kind: CAME_BACK, count: 1 });
+        }
     }
 
     /// An attempt was written down. `is_again`: its delivery had ended before, and was made due again.
@@ -308,9 +317,9 @@ mod tests {
         let mut counting = Counting::default();
         counting.accepted(1, Timestamp(59_999), 3);
         let mark = counting.mark();
-        counting.told(1, Timestamp(60_000), FeedbackStatus::Sent);
+        counting.told(1, Timestamp(60_000), &Verdict::Sent);
         counting.undo_to(mark);
-        counting.told(1, Timestamp(60_000), FeedbackStatus::Delay);
+        counting.told(1, Timestamp(60_000), &Verdict::Delay);
         counting.accepted(2, Timestamp(0), 1);
         let sums: Vec<_> = counting.take().into_iter().map(|(key, counts)| (key, counts.by_kind)).collect();
         let wanted = [((1, 0), [(16, 3)]), ((1, 60_000), [(6, 1)]), ((2, 0), [(16, 1)])];

@@ -19,22 +19,25 @@ use model::outcome::FeedbackStatus;
 use model::webhook::Channel;
 use serde::Deserialize;
 use serde_json::json;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use store::StoreError;
 use store::lookup::{EventFilter, EventView, Page};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 /// The most streams of a node: each reads the store a few times a second.
-pub const MOST_STREAMS: usize = 100;
+const MOST_STREAMS: usize = 100;
+/// The most of them for one key: nobody takes all.
+const MOST_OF_A_KEY: usize = 20;
 /// How often it is looked whether something came.
 const LOOK: Duration = Duration::from_millis(250);
+/// The same where what comes is never what is looked for.
+const LONGEST_LOOK: Duration = Duration::from_secs(1);
 /// After so long a silence something is sent, so that whoever is gone is noticed, and so that proxies keep the connection.
 const SILENCE: Duration = Duration::from_secs(15);
 /// How often it is looked whether the key is still good, as long as any other call may take to find out.
@@ -81,12 +84,12 @@ async fn stream(
     scope: InSandbox<ReadsOwn>,
     headers: HeaderMap,
     Query(query): Query<StreamQuery>,
-) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
+) -> Result<([(&'static str, &'static str); 1], Sse<impl Stream<Item = Result<Event, Infallible>>>), Problem> {
     let place = match headers.get("last-event-id") {
         Some(id) => Some(parsed(id.to_str().unwrap_or_default(), "Last-Event-ID")?),
         None => query.after.as_deref().map(|after| parsed(after, "$query.after")).transpose()?,
     };
-    let permit = Arc::clone(&api.streams).try_acquire_owned().map_err(|_| Problem::TooManyStreams)?;
+    let seat = Streams::seat(&api.streams, scope.caller.key.id).ok_or(Problem::TooManyStreams)?;
     let filter = EventFilter {
         request_id: query.request_id,
         campaign: query.campaign_id,
@@ -106,13 +109,14 @@ async fn stream(
         is_latest: query.latest == Some(true),
         place,
         ready: VecDeque::new(),
+        pause: LOOK,
         checked: Instant::now(),
         spoke: Instant::now(),
         api,
-        _permit: permit,
+        _seat: seat,
     };
-    // A client that is cut off comes again at once: the next answer says when not.
-    let first = Event::default().retry(Duration::from_secs(1)).comment("the feed follows");
+    // A client that is cut off comes again soon, and even before anything came it knows where it was.
+    let first = Event::default().retry(Duration::from_secs(1)).id(place.to_string()).comment("the feed follows");
     let items = unfold((follower, Some(first)), |(mut follower, first)| async move {
         let item = match first {
             Some(first) => first,
@@ -120,7 +124,40 @@ async fn stream(
         };
         Some((Ok(item), (follower, None)))
     });
-    Ok(Sse::new(items))
+    // Proxies that gather what they pass on would make it late (nginx does unless it is told not to).
+    Ok(([("x-accel-buffering", "no")], Sse::new(items)))
+}
+
+/// The streams that are open, by their keys.
+#[derive(Debug, Default)]
+pub struct Streams(Mutex<HashMap<ApiKeyId, usize>>);
+
+impl Streams {
+    /// A place for one more, until it is dropped; none: there are enough.
+    fn seat(streams: &Arc<Self>, key: ApiKeyId) -> Option<Seat> {
+        let mut open = streams.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (all, own) = (open.values().sum::<usize>(), open.get(&key).copied().unwrap_or(0));
+        if all >= MOST_STREAMS || own >= MOST_OF_A_KEY {
+            return None;
+        }
+        open.insert(key, own + 1);
+        Some(Seat { streams: Arc::clone(streams), key })
+    }
+}
+
+struct Seat {
+    streams: Arc<Streams>,
+    key: ApiKeyId,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut open = self.streams.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match open.get_mut(&self.key) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(open.remove(&self.key)),
+        }
+    }
 }
 
 fn parsed(place: &str, name: &str) -> Result<i64, Problem> {
@@ -145,9 +182,11 @@ struct Follower {
     /// What comes after this is new.
     place: i64,
     ready: VecDeque<Event>,
+    /// Until it is looked again.
+    pause: Duration,
     checked: Instant,
     spoke: Instant,
-    _permit: OwnedSemaphorePermit,
+    _seat: Seat,
 }
 
 impl Follower {
@@ -155,7 +194,7 @@ impl Follower {
     async fn next(&mut self) -> Option<Event> {
         loop {
             if self.ready.is_empty() && !self.read().await {
-                tokio::time::sleep(LOOK).await;
+                tokio::time::sleep(self.pause).await;
             }
             if self.api.outside.is_stopping() || !self.is_welcome().await {
                 return None;
@@ -184,9 +223,8 @@ impl Follower {
 
     /// Reads on; whether there is more to be read at once.
     async fn read(&mut self) -> bool {
-        let before = self.place;
         match self.read_page().await {
-            Ok(()) => self.place != before,
+            Ok(is_more) => is_more,
             // The stream stays: a browser whose stream ends with an error does not come again.
             Err(error) => {
                 tracing::warn!(%error, "the feed cannot be read now");
@@ -196,30 +234,41 @@ impl Follower {
         }
     }
 
-    async fn read_page(&mut self) -> Result<(), StoreError> {
+    async fn read_page(&mut self) -> Result<bool, StoreError> {
+        // What is asked for may come seldom among others, which are not to be looked through again each time. Up to here
+        // all is visible: places are given in the order of commit.
+        let end = end_of(&self.api, &self.filter).await?;
+        if end <= self.place {
+            return Ok(false);
+        }
         let filter = EventFilter { after: Some(self.place), ..self.filter.clone() };
         let read = self.api.store.events(filter, Page { limit: AT_ONCE, cursor: None }).await?;
-        if self.is_latest && read.items.len() == AT_ONCE {
-            return self.skip().await;
+        if self.is_latest && read.items.len() == AT_ONCE && self.skip().await? {
+            return Ok(true);
         }
+        let found = read.items.len();
+        let last = read.items.last().map_or(self.place, |event| event.sequence);
+        let next = read.next.and_then(|next| next.parse().ok()).unwrap_or(last);
         self.ready.extend(read.items.into_iter().map(item_of));
-        self.place = read.next.and_then(|next| next.parse().ok()).unwrap_or(self.place);
-        Ok(())
+        let is_more = found == AT_ONCE || next > last;
+        self.place = if is_more { next } else { end.max(next) };
+        self.pause = if found > 0 { LOOK } else { (self.pause * 2).min(LONGEST_LOOK) };
+        Ok(is_more)
     }
 
-    /// Goes on with the newest.
-    async fn skip(&mut self) -> Result<(), StoreError> {
+    /// Goes on with the newest; false: those that come next are as new as any that are found at once.
+    async fn skip(&mut self) -> Result<bool, StoreError> {
         let newest = self.api.store.events(self.filter.clone(), Page { limit: AT_ONCE / 2, cursor: None }).await?;
         let events = newest.items.into_iter().rev().filter(|event| event.sequence > self.place);
         let events: Vec<EventView> = events.collect();
-        let Some(last) = events.last().map(|event| event.sequence) else { return Ok(()) };
+        let Some(last) = events.last().map(|event| event.sequence) else { return Ok(false) };
         let skipped = json!({"after": self.place, "at": self.api.clock.now()});
         self.ready.push_back(Event::default().event("skipped").data(skipped.to_string()));
         self.ready.extend(events.into_iter().map(item_of));
         self.place = last;
         // People do not read faster.
         tokio::time::sleep(LOOK).await;
-        Ok(())
+        Ok(true)
     }
 }
 

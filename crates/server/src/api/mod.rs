@@ -70,7 +70,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use store::Store;
 use store::wake::Wake;
-use tokio::sync::Semaphore;
 use utoipa_axum::router::OpenApiRouter;
 
 /// What the API needs of the program around it.
@@ -130,7 +129,7 @@ pub struct Api {
     jwks: Cache<(), Bytes>,
     rate: RateLimit,
     /// A place for each stream of events.
-    streams: Arc<Semaphore>,
+    streams: Arc<event_stream::Streams>,
 }
 
 impl Api {
@@ -155,7 +154,7 @@ impl Api {
             sandboxes: Cache::new(10_000, SANDBOX_LIFETIME),
             jwks: Cache::new(1, JWKS_LIFETIME),
             rate: RateLimit::new(settings.executions_per_second),
-            streams: Arc::new(Semaphore::new(event_stream::MOST_STREAMS)),
+            streams: Arc::default(),
             settings,
         }
     }

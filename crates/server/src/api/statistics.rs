@@ -102,6 +102,7 @@ struct CountsRead {
 
 /// Feedback events, by status.
 #[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
 struct OutcomesRead {
     /// Accepted by the relay or provider.
     sent: u64,
@@ -109,6 +110,8 @@ struct OutcomesRead {
     delivered: u64,
     /// Refused, at once or later.
     bounce: u64,
+    /// Of the bounces those of messages that had been sent, and count as such too.
+    bounce_after_sent: u64,
     /// Processing failed.
     error: u64,
     /// Filtered out before the send.
@@ -162,7 +165,7 @@ struct WebhookStatisticsRead {
     to: Timestamp,
     /// When an attempt last succeeded, within the last 90 days.
     last_success_at: Option<Timestamp>,
-    /// Attempts, those of replays and retries too. A sandbox has one webhook: those to a former one count with them.
+    /// Attempts, those of replays and retries too.
     attempts: AttemptsRead,
     /// Deliveries given up.
     exhausted: u64,
@@ -181,6 +184,7 @@ impl CountsRead {
                 sent: outcomes(FeedbackStatus::Sent),
                 delivered: outcomes(FeedbackStatus::Delivered),
                 bounce: outcomes(FeedbackStatus::Bounce),
+                bounce_after_sent: counts.came_back(),
                 error: outcomes(FeedbackStatus::Error),
                 exclude: outcomes(FeedbackStatus::Exclude),
                 denylist: outcomes(FeedbackStatus::Denylist),
@@ -248,14 +252,18 @@ async fn read_of_webhook(
 ) -> Result<Json<WebhookStatisticsRead>, Problem> {
     let webhook = api.store.webhook(scope.sandbox.id, id).await?;
     let buckets = query.window.unwrap_or_default().buckets(api.clock.now());
-    let counts = total(&api.store.statistics(scope.sandbox.id, buckets).await?);
+    let counted = api.store.statistics(scope.sandbox.id, buckets).await?;
+    // What came before was a former webhook's, as was an earlier success.
+    let made_at = webhook.stamps.created_at;
+    let own = buckets.starts().zip(&counted).filter(|(start, _)| *start + buckets.length > made_at);
+    let mut counts = Counts::default();
+    own.for_each(|(_, own)| counts.add(own));
     let last_success = api.store.last_success(scope.sandbox.id).await?;
     let backlog = api.store.backlog(scope.sandbox.id).await?;
     Ok(Json(WebhookStatisticsRead {
         from: buckets.from,
         to: buckets.to(),
-        // An earlier one was a former webhook's.
-        last_success_at: last_success.filter(|at| *at >= webhook.stamps.created_at),
+        last_success_at: last_success.filter(|at| *at >= made_at),
         attempts: AttemptsRead { succeeded: counts.succeeded(), failed: counts.failed() },
         exhausted: counts.exhausted(),
         latency_ms: LatencyRead::of(&counts),

@@ -29,6 +29,8 @@ pub struct Refusal {
     pub detail: String,
     /// The fields that are at fault, by their path, and why.
     pub faults: Vec<(String, String)>,
+    /// Somebody else has changed what this was about.
+    pub is_overtaken: bool,
 }
 
 impl Refusal {
@@ -39,7 +41,7 @@ impl Refusal {
 
     /// One about no field.
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into(), faults: Vec::new() }
+        Self { status, detail: detail.into(), faults: Vec::new(), is_overtaken: false }
     }
 
     /// What a problem document says.
@@ -50,6 +52,9 @@ impl Refusal {
             status,
             detail: text(&document["detail"]),
             faults: faults.map(|fault| (text(&fault["path"]), text(&fault["message"]))).collect(),
+            is_overtaken: ["contended", "precondition-failed"]
+                .iter()
+                .any(|kind| text(&document["type"]).ends_with(kind)),
         }
     }
 }

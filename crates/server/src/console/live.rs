@@ -20,6 +20,8 @@ struct Live {
     asked: Asked,
     /// The latest events, for browsers without scripts too.
     list: List<Event>,
+    /// The place in the feed after which what comes is new to this page.
+    place: i64,
 }
 
 impl Live {
@@ -27,18 +29,9 @@ impl Live {
         EVENTS
     }
 
-    /// The place in the feed after which what comes is new to this page; none: from now on.
-    fn place(&self) -> Option<i64> {
-        self.list.items.first().map(|event| event.sequence)
-    }
-
     /// Where the events come from that are recorded after this page was made.
     fn stream(&self) -> String {
-        let mut path = format!("{}?", self.f.to("live/stream"));
-        if let Some(place) = self.place() {
-            path += &format!("after={place}&");
-        }
-        path + &only(&self.asked)
+        format!("{}?after={}&{}", self.f.to("live/stream"), self.place, only(&self.asked))
     }
 }
 
@@ -53,8 +46,12 @@ fn only(asked: &Asked) -> String {
 /// The latest events, which the page's script goes on with.
 pub async fn page(State(console): State<Arc<Console>>, visit: Visit) -> Result<Response, Response> {
     let asked = Asked::of(&visit.frame.path);
-    let list = visit.get(&console, &format!("{PATH}?limit=50&{}", only(&asked))).await?;
-    Ok(show(StatusCode::OK, &Live { f: visit.frame, asked, list }))
+    // Before the list: what comes between the two is in the list, or comes by the stream.
+    let newest: List<Event> = visit.get(&console, &format!("{PATH}?limit=1")).await?;
+    let list: List<Event> = visit.get(&console, &format!("{PATH}?limit=50&{}", only(&asked))).await?;
+    let seen = |list: &List<Event>| list.items.first().map_or(0, |event| event.sequence);
+    let place = seen(&newest).max(seen(&list));
+    Ok(show(StatusCode::OK, &Live { f: visit.frame, asked, list, place }))
 }
 
 /// The API's stream of events, for this page.

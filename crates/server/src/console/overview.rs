@@ -43,10 +43,12 @@ struct Counts {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Outcomes {
     sent: u64,
     delivered: u64,
     bounce: u64,
+    bounce_after_sent: u64,
     error: u64,
     exclude: u64,
     denylist: u64,
@@ -83,10 +85,18 @@ impl Counts {
         self.outcomes.bounce + self.outcomes.error
     }
 
-    /// The part of what was sent that neither bounced nor failed, in hundredths of a percent.
+    /// The part of the messages whose send came to an end that neither bounced nor failed, in hundredths of a percent. What
+    /// bounces later may have been sent before these counts begin.
     fn rate(&self) -> Option<u64> {
-        let all = self.outcomes.sent + self.failed();
-        self.outcomes.sent.checked_mul(10_000)?.checked_div(all)
+        let good = self.outcomes.sent.saturating_sub(self.outcomes.bounce_after_sent);
+        good.checked_mul(10_000)?.checked_div(good + self.failed())
+    }
+
+    /// Whether nothing happened.
+    fn is_zero(&self) -> bool {
+        let Outcomes { sent, delivered, bounce, bounce_after_sent: _, error, exclude, denylist } = self.outcomes;
+        let Attempts { succeeded, failed } = self.attempts;
+        self.accepted + sent + delivered + bounce + error + exclude + denylist + succeeded + failed == 0
     }
 }
 
@@ -118,11 +128,6 @@ impl Steps {
 impl Overview {
     fn windows(&self) -> [&'static str; 3] {
         WINDOWS
-    }
-
-    fn is_quiet(&self) -> bool {
-        let totals = &self.statistics.totals;
-        totals.accepted == 0 && totals.attempts.succeeded + totals.attempts.failed == 0
     }
 
     fn rate(&self) -> Option<String> {
@@ -160,11 +165,22 @@ pub async fn page(State(console): State<Arc<Console>>, visit: Visit) -> Result<R
     let steps = Steps {
         webhook: has("feedback-webhooks").await?,
         channel: has("channel-configurations").await?,
-        campaign: has("campaigns").await?,
+        campaign: is_any_live(&console, &visit).await?,
         execution: has("executions").await?,
     };
     let troubled = webhooks.items.into_iter().filter(|webhook| webhook.state != "active").collect();
     Ok(show(StatusCode::OK, &Overview { f: visit.frame, window, statistics, troubled, steps }))
+}
+
+#[derive(Deserialize)]
+struct Campaign {
+    status: String,
+}
+
+/// Whether a campaign was ever activated, of the first 200.
+async fn is_any_live(console: &Console, visit: &Visit) -> Result<bool, Response> {
+    let list: List<Campaign> = visit.get(console, "/v1/campaigns?limit=200").await?;
+    Ok(list.items.iter().any(|campaign| campaign.status != "DRAFT"))
 }
 
 #[cfg(test)]
@@ -173,16 +189,21 @@ mod tests {
 
     #[test]
     fn the_rate_is_of_what_was_sent() {
-        let counts = |sent, bounce, error| Counts {
+        let counts = |sent, bounce, late, error| Counts {
             accepted: 0,
-            outcomes: Outcomes { sent, delivered: 7, bounce, error, exclude: 3, denylist: 1 },
+            outcomes: Outcomes { sent, delivered: 7, bounce, bounce_after_sent: late, error, exclude: 3, denylist: 1 },
             attempts: Attempts { succeeded: 0, failed: 0 },
             exhausted: 0,
             latency_ms: None,
         };
-        assert_eq!(counts(0, 0, 0).rate(), None);
-        assert_eq!(counts(98, 1, 1).rate(), Some(9_800));
-        assert_eq!(counts(0, 5, 0).rate(), Some(0));
-        assert_eq!(counts(2, 1, 0).rate(), Some(6_666));
+        assert_eq!(counts(0, 0, 0, 0).rate(), None);
+        assert_eq!(counts(98, 1, 0, 1).rate(), Some(9_800));
+        assert_eq!(counts(0, 5, 0, 0).rate(), Some(0));
+        assert_eq!(counts(2, 1, 0, 0).rate(), Some(6_666));
+        // Those that came back were sent.
+        assert_eq!(counts(100, 10, 10, 0).rate(), Some(9_000));
+        assert_eq!(counts(100, 20, 10, 0).rate(), Some(8_181));
+        assert_eq!(counts(0, 3, 3, 0).rate(), Some(0), "sent before");
+        assert!(!counts(0, 0, 0, 0).is_zero(), "something was excluded");
     }
 }

@@ -226,6 +226,16 @@ impl Frame {
         grouped(*n.borrow(), self.taste.language.group_mark())
     }
 
+    /// How long something took, from milliseconds.
+    pub fn lasting(&self, ms: &u64) -> String {
+        match *ms {
+            0..10_000 => format!("{} ms", self.number(ms)),
+            10_000..600_000 => format!("{} s", self.number(ms / 1_000)),
+            600_000..36_000_000 => format!("{} min", self.number(ms / 60_000)),
+            _ => format!("{} h", self.number(ms / 3_600_000)),
+        }
+    }
+
     /// Hundredths as a number with two places.
     pub fn decimal(&self, hundredths: &u64) -> String {
         let mark = self.taste.language.decimal_mark();
@@ -289,13 +299,20 @@ struct Trouble {
 }
 
 impl Frame {
+    /// The frame of a page for whoever it is.
+    pub fn alone(console: &Console, headers: &HeaderMap, path: &str) -> Self {
+        let (taste, now) = (Taste::of(headers), console.clock.now());
+        Self { taste, now, path: path.to_owned(), tenant: None, token: String::new() }
+    }
+
     /// The page for what the API refused.
     pub fn trouble(&self, refusal: &Refusal) -> Response {
         let key = match refusal.status {
             StatusCode::FORBIDDEN => "error-forbidden",
             StatusCode::NOT_FOUND => "error-not-found",
             StatusCode::SERVICE_UNAVAILABLE => "error-unavailable",
-            StatusCode::PRECONDITION_FAILED | StatusCode::CONFLICT => "error-changed",
+            _ if refusal.is_overtaken => "error-changed",
+            StatusCode::CONFLICT => "error-conflict",
             _ => "error-other",
         };
         let (f, title) = (self.clone(), self.t(key));
@@ -372,7 +389,7 @@ async fn caller_of(console: &Console, headers: &HeaderMap, path: &str) -> Result
         Ok(caller) => Ok((session, caller)),
         Err(Problem::Unauthenticated(_)) => Err(to_sign_in()),
         // Signing in would not help while the store is away.
-        Err(problem) => Err(problem.into_response()),
+        Err(problem) => Err(Frame::alone(console, headers, path).trouble(&problem.into())),
     }
 }
 
@@ -406,13 +423,8 @@ impl FromRequestParts<Arc<Console>> for Visit {
         let Path(named) = named.map_err(IntoResponse::into_response)?;
         let part = |name: &str| named.get(name).cloned().unwrap_or_default();
         let (organization, sandbox) = (part("organization"), part("sandbox"));
-        let mut frame = Frame {
-            taste: Taste::of(&parts.headers),
-            now: console.clock.now(),
-            path,
-            tenant: None,
-            token: console.sessions.form_token(&session),
-        };
+        let token = console.sessions.form_token(&session);
+        let mut frame = Frame { token, ..Frame::alone(console, &parts.headers, &path) };
         let entered = InOrganization::<Reads>::enter(caller.clone(), Some(&organization));
         let entered = match entered {
             Ok(organization) => organization.sandbox(&console.api, &sandbox).await,
@@ -499,8 +511,10 @@ pub async fn organization(
 ) -> Result<Redirect, Response> {
     let (_, caller) = caller_of(&console, &headers, "/").await?;
     let place = Place { caller, organization, sandbox: DEFAULT_SANDBOX.to_owned() };
-    let sandboxes = sandboxes_of(&console, &place).await.map_err(|refusal| refusal.status.into_response())?;
-    let first = sandboxes.first().map_or(DEFAULT_SANDBOX, String::as_str);
+    let sandboxes = sandboxes_of(&console, &place).await;
+    let sandboxes = sandboxes.map_err(|refusal| Frame::alone(&console, &headers, "/").trouble(&refusal))?;
+    let own = place.caller.key.sandboxes.as_ref().and_then(|names| names.first());
+    let first = own.or(sandboxes.first()).map_or(DEFAULT_SANDBOX, String::as_str);
     Ok(Redirect::to(&place_path(&place.organization, first, FIRST)))
 }
 

@@ -8,7 +8,7 @@ use super::page::{EVENTS, Fields, Frame, Posted, Visit, show};
 use askama::Template;
 use axum::extract::State;
 use axum::response::{IntoResponse, Redirect, Response};
-use http::{HeaderValue, Method, StatusCode, header};
+use http::{Method, StatusCode};
 use model::clock::Timestamp;
 use model::replay::DEFAULT_PER_SECOND;
 use serde::Deserialize;
@@ -16,9 +16,6 @@ use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
 const PATH: &str = "/v1/replays";
-
-/// How often, in seconds, the page of a replay that runs shows itself anew, until the visitor has it stand still.
-const REFRESH: HeaderValue = HeaderValue::from_static("2");
 
 /// A replay as the API shows it.
 #[derive(Debug, Deserialize)]
@@ -126,7 +123,7 @@ struct One {
     f: Frame,
     campaigns: Campaigns,
     replay: Replay,
-    /// The page shows itself anew.
+    /// The page shows itself anew, where a browser runs no scripts.
     refreshes: bool,
 }
 
@@ -167,11 +164,7 @@ pub async fn replay(State(console): State<Arc<Console>>, visit: Visit) -> Result
     let campaigns = Campaigns::of(&console, &visit).await?;
     let is_still = Asked::of(&visit.frame.path).is("refresh", "no");
     let refreshes = replay.is_running() && !is_still;
-    let mut response = show(StatusCode::OK, &One { f: visit.frame, campaigns, replay, refreshes });
-    if refreshes {
-        response.headers_mut().insert(header::REFRESH, REFRESH);
-    }
-    Ok(response)
+    Ok(show(StatusCode::OK, &One { f: visit.frame, campaigns, replay, refreshes }))
 }
 
 /// Cancels a replay; one that has ended meanwhile is shown as it ended.

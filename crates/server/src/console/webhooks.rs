@@ -8,6 +8,7 @@ use super::page::{EVENTS, Fields, Frame, Posted, Visit, place_path, show};
 use askama::Template;
 use axum::extract::State;
 use axum::response::{IntoResponse, Redirect, Response};
+use futures_util::{StreamExt as _, stream};
 use http::{Method, StatusCode};
 use model::clock::Timestamp;
 use serde::Deserialize;
@@ -79,6 +80,14 @@ struct Attempts {
     failed: u64,
 }
 
+/// The webhooks whose statistics are read at once.
+const AT_ONCE: usize = 4;
+
+async fn day_of(console: &Console, visit: &Visit, item: &Item) -> Result<Day, Refusal> {
+    let place = Place { sandbox: item.sandbox.name.clone(), ..visit.place.clone() };
+    console.inside.get(&place, &format!("{PATH}/{}/statistics?window=24h", item.id)).await
+}
+
 /// The webhook of the sandbox.
 async fn own(console: &Console, visit: &Visit) -> Result<Option<Item>, Response> {
     Ok(visit.get::<List<Item>>(console, PATH).await?.items.into_iter().next())
@@ -90,9 +99,9 @@ pub async fn inventory(State(console): State<Arc<Console>>, visit: Visit) -> Res
     let List { items, next } = visit.get::<List<Item>>(&console, &path).await?;
     let own = own(&console, &visit).await?;
     let mut list = List { items: Vec::with_capacity(items.len()), next };
-    for item in items {
-        let place = Place { sandbox: item.sandbox.name.clone(), ..visit.place.clone() };
-        let day = console.inside.get(&place, &format!("{PATH}/{}/statistics?window=24h", item.id)).await;
+    let asked: Vec<_> = items.iter().map(|item| day_of(&console, &visit, item)).collect();
+    let days: Vec<_> = stream::iter(asked).buffered(AT_ONCE).collect().await;
+    for (item, day) in items.into_iter().zip(days) {
         match day {
             Ok(day) => list.items.push(Row { item, day }),
             // Deleted meanwhile.

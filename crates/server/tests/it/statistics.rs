@@ -41,7 +41,7 @@ async fn what_happens_is_counted_and_outlives_a_kill(backing: &Backing) {
     assert_eq!(
         read["totals"],
         json!({"accepted": 3, "attempts": {"succeeded": 4, "failed": 4}, "exhausted": 0, "latencyMs": latency,
-            "outcomes": {"sent": 2, "delivered": 1, "bounce": 1, "error": 0, "exclude": 0, "denylist": 0, "delay": 0}})
+            "outcomes": {"sent": 2, "delivered": 1, "bounce": 1, "bounceAfterSent": 0, "error": 0, "exclude": 0, "denylist": 0, "delay": 0}})
     );
     assert_eq!(read["backlog"], json!({"waiting": 0, "isAtLeast": false, "oldestDueAt": null}));
 

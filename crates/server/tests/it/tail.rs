@@ -7,6 +7,7 @@ use std::process::Stdio;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, ChildStdout, Command};
+use tokio::sync::oneshot;
 
 /// `esito tail` at work.
 struct Tail {
@@ -44,34 +45,43 @@ impl Tail {
     }
 }
 
-/// Where each connection is led on to the server, the first one until it has brought so many whole lines.
-async fn unreliable(world: &World, lines: usize) -> String {
+/// Where each connection is led on to the server, the first one until so many lines have come from one with this text on;
+/// and when that one has ended.
+async fn unreliable(world: &World, text: &'static str, lines: usize) -> (String, oneshot::Receiver<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
     let server = world.server.base.strip_prefix("http://").unwrap().to_owned();
+    let (broken, is_broken) = oneshot::channel();
     tokio::spawn(async move {
-        let mut left = Some(lines);
+        let (client, _) = listener.accept().await.unwrap();
+        lead(client, &server, Some((text, lines))).await;
+        broken.send(()).ok();
         while let Ok((client, _)) = listener.accept().await {
-            let server = TcpStream::connect(&server).await.unwrap();
-            tokio::spawn(lead(client, server, left.take()));
+            lead(client, &server, None).await;
         }
     });
-    base
+    (base, is_broken)
 }
 
-async fn lead(client: TcpStream, server: TcpStream, mut left: Option<usize>) {
+async fn lead(client: TcpStream, server: &str, bound: Option<(&str, usize)>) {
     let (mut from_client, mut to_client) = client.into_split();
-    let (mut from_server, mut to_server) = server.into_split();
-    tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_server).await });
-    let mut byte = [0];
-    while left != Some(0) && from_server.read_exact(&mut byte).await.is_ok() {
-        if to_client.write_all(&byte).await.is_err() {
-            return;
+    let (from_server, mut to_server) = TcpStream::connect(server).await.unwrap().into_split();
+    let mut from_server = BufReader::new(from_server);
+    let up = tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_server).await });
+    let (mut line, mut seen) = (Vec::new(), 0);
+    while from_server.read_until(b'\n', &mut line).await.is_ok_and(|read| read > 0) {
+        if to_client.write_all(&line).await.is_err() {
+            break;
         }
-        if byte == *b"\n" {
-            left = left.map(|left| left - 1);
+        if let Some((text, lines)) = bound {
+            seen += usize::from(seen > 0 || String::from_utf8_lossy(&line).contains(text));
+            if seen == lines {
+                break;
+            }
         }
+        line.clear();
     }
+    up.abort();
 }
 
 fn addresses(from: usize, count: usize) -> Vec<String> {
@@ -81,8 +91,8 @@ fn addresses(from: usize, count: usize) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_that_breaks_goes_on_where_it_was() {
     let world = World::start().await;
-    // Far enough for the answer's head and some events, and broken within one.
-    let base = unreliable(&world, 40).await;
+    // Broken within an event.
+    let (base, _) = unreliable(&world, "event: feedback", 22).await;
     let mut tail = Tail::start(&world, &base, &["--after", "0", "--json", "--count", "60"]);
     simulate(&world.caller, &addresses(0, 40)).await;
     let mut seen = Vec::new();
@@ -103,6 +113,26 @@ async fn a_stream_that_breaks_goes_on_where_it_was() {
     let expected: Vec<i64> =
         feed["items"].as_array().unwrap().iter().map(|event| event["sequence"].as_i64().unwrap()).collect();
     assert_eq!(places, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_breaks_before_anything_came_misses_nothing() {
+    let world = World::start().await;
+    simulate(&world.caller, &addresses(0, 1)).await;
+    let newest = || async {
+        let list = world.caller.get("/v1/feedback-events?limit=1").await.expect(200);
+        list["items"][0]["sequence"].as_i64()
+    };
+    crate::support::until("the event before", newest).await;
+    let (base, broken) = unreliable(&world, "the feed follows", 2).await;
+    let mut tail = Tail::start(&world, &base, &["--count", "2"]);
+    must("the connection to break", broken).await.unwrap();
+    simulate(&world.caller, &addresses(1, 2)).await;
+    for n in 1..=2 {
+        let line = tail.next().await;
+        assert!(line.contains(&format!("sent+{n}@")), "what came before is not told: {line}");
+    }
+    assert_eq!(tail.end().await.0, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -149,7 +179,11 @@ struct Stream(Lines<BufReader<TcpStream>>);
 
 impl Stream {
     async fn open(world: &World, query: &str) -> Self {
-        let (base, key) = (world.server.base.strip_prefix("http://").unwrap(), &world.server.key);
+        Self::open_with(world, &world.server.key, query).await
+    }
+
+    async fn open_with(world: &World, key: &str, query: &str) -> Self {
+        let base = world.server.base.strip_prefix("http://").unwrap();
         let mut socket = TcpStream::connect(base).await.unwrap();
         let request = format!(
             "GET /v1/feedback-events/stream{query} HTTP/1.1\r\nhost: {base}\r\nauthorization: Bearer {key}\r\n\
@@ -183,7 +217,10 @@ async fn whoever_cannot_read_it_all_is_shown_the_newest() {
         (places.len() == 300).then_some(places)
     };
     let places = crate::support::until("all events", places).await;
-    let mut stream = Stream::open(&world, "?after=0&latest=true").await;
+    // From now on, unless it is asked otherwise.
+    assert_eq!(Stream::open(&world, "").await.next("id: ").await, *places.last().unwrap());
+    let mut stream = Stream::open(&world, "?after=0&latest=true&status=sent").await;
+    assert_eq!(stream.next("id: ").await, "0");
     assert_eq!(stream.next("event: ").await, "skipped");
     assert_eq!(serde_json::from_str::<Value>(&stream.next("data: ").await).unwrap()["after"], 0);
     for place in &places[250..] {
@@ -199,16 +236,29 @@ async fn whoever_cannot_read_it_all_is_shown_the_newest() {
 async fn streams_are_bounded_and_end_with_the_server() {
     let mut world = World::start().await;
     let mut streams = Vec::new();
-    for _ in 0..100 {
-        let mut stream = Stream::open(&world, "").await;
-        assert!(stream.next("HTTP/1.1 ").await.starts_with("200"));
-        streams.push(stream);
+    let mut keys = Vec::new();
+    for n in 0..6 {
+        let key =
+            world.caller.post("/v1/api-keys", &json!({"role": "viewer", "name": format!("{n}")})).await.expect(201);
+        keys.push(key["key"].as_str().unwrap().to_owned());
     }
-    assert!(Stream::open(&world, "").await.next("HTTP/1.1 ").await.starts_with("429"));
+    let status = async |stream: &mut Stream| stream.next("HTTP/1.1 ").await[..3].to_owned();
+    for key in &keys[..5] {
+        for _ in 0..20 {
+            let mut stream = Stream::open_with(&world, key, "").await;
+            assert_eq!(status(&mut stream).await, "200");
+            streams.push(stream);
+        }
+        assert_eq!(status(&mut Stream::open_with(&world, key, "").await).await, "429", "20 for each key");
+    }
+    assert_eq!(status(&mut Stream::open_with(&world, &keys[5], "").await).await, "429", "100 for all");
     // A place is free once the server has noticed that its reader is gone, at the next event at the latest.
     streams.truncate(50);
     simulate(&world.caller, &addresses(0, 2)).await;
-    let again = || async { Stream::open(&world, "").await.next("HTTP/1.1 ").await.starts_with("200").then_some(()) };
+    let again = || async {
+        let status = Stream::open_with(&world, &keys[5], "").await.next("HTTP/1.1 ").await;
+        status.starts_with("200").then_some(())
+    };
     crate::support::until("a free place", again).await;
     assert!(world.server.stop().await.success(), "open streams do not keep the server");
 }

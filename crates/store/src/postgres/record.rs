@@ -317,7 +317,7 @@ impl Batch {
         let sequences = take_places(session, &self.events).await?;
         let mut counted = Counting::default();
         for Fresh { sbx, new, .. } in &self.events {
-            counted.told(*sbx, new.event.recorded_at, new.event.outcome.verdict.status());
+            counted.told(*sbx, new.event.recorded_at, &new.event.outcome.verdict);
         }
         let (f_sbx, f_seq): (Vec<i64>, Vec<i64>) = self.followed.iter().copied().unzip();
         let follow = async {

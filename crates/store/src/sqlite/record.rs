@@ -145,7 +145,7 @@ impl<'a> Change<'a> {
         let new = NewEvent::new(told, about, wanted, open_before.is_some(), self.now);
         let sequence = tx.next_sequence(self.now);
         insert_event(tx, self.sandbox.sbx, sequence, self.row.last_event, &new)?;
-        tx.state.counted.told(self.sandbox.sbx, self.now, new.event.outcome.verdict.status());
+        tx.state.counted.told(self.sandbox.sbx, self.now, &new.event.outcome.verdict);
         if let Some(before) = open_before {
             let mut follow =
                 tx.connection.prepare_cached("UPDATE event SET followed = 1 WHERE sbx = ?1 AND seq = ?2")?;
