@@ -453,3 +453,15 @@ figure-exhausted = { $x } given up
 last-success = Last success
 failures-a-day = Failures in 24 h
 never = never
+
+receiver-title = Receiver code
+receiver-about = A short program that takes this webhook's events and verifies them as the webhook is set now. It keeps to what each language brings, and to its best known libraries.
+receiver-language = Programming language
+receiver-open = This webhook neither signs its requests nor sends a token: anybody who knows the URL can post events to it. Choose a signature or an authentication first.
+receiver-oauth2 = The access token comes from your own authorization server, which says how it is verified: that part is left to you.
+receiver-then = Then
+receiver-then-secrets = Put the secrets into the environment under the names that the first lines say. They are not shown here.
+receiver-then-tls = Start the program behind the TLS proxy that the webhook's URL leads to.
+receiver-then-test = Send a test event from the webhook's page:
+receiver-not-kept = After a change of the signature or the authentication this page has other code.
+download = Download

@@ -453,3 +453,15 @@ figure-exhausted = { $x } abbandonate
 last-success = Ultima riuscita
 failures-a-day = Errori in 24 ore
 never = mai
+
+receiver-title = Codice del ricevitore
+receiver-about = Un breve programma che riceve gli eventi di questo webhook e li verifica secondo le impostazioni attuali. Usa ciò che ogni linguaggio offre e le sue librerie più note.
+receiver-language = Linguaggio di programmazione
+receiver-open = Questo webhook non firma le richieste e non invia un token: chiunque conosca l'URL può inviargli eventi. Scegliere prima una firma o un'autenticazione.
+receiver-oauth2 = Il token di accesso viene dal proprio server di autorizzazione, che stabilisce come verificarlo: questa parte resta da scrivere.
+receiver-then = Poi
+receiver-then-secrets = Mettere i segreti nell'ambiente con i nomi indicati nelle prime righe. Qui non vengono mostrati.
+receiver-then-tls = Avviare il programma dietro il proxy TLS a cui porta l'URL del webhook.
+receiver-then-test = Inviare un evento di prova dalla pagina del webhook:
+receiver-not-kept = Dopo una modifica della firma o dell'autenticazione questa pagina mostra un altro codice.
+download = Scarica

@@ -20,6 +20,7 @@ mod live;
 mod overview;
 mod page;
 mod preview;
+mod receivers;
 mod replays;
 mod search;
 mod session;
@@ -100,6 +101,7 @@ pub fn router(console: Arc<Console>) -> Router {
         .route("/o/{organization}/{sandbox}/webhooks", get(webhooks::inventory).post(webhooks::create))
         .route("/o/{organization}/{sandbox}/webhooks/new", get(webhooks::new))
         .route("/o/{organization}/{sandbox}/webhooks/{id}", get(webhooks::edit).post(webhooks::replace))
+        .route("/o/{organization}/{sandbox}/webhooks/{id}/receiver", get(receivers::page))
         .route("/o/{organization}/{sandbox}/webhooks/{id}/{action}", post(webhooks::act))
         .route("/o/{organization}/{sandbox}/channels", get(channels::inventory).post(channels::create))
         .route("/o/{organization}/{sandbox}/channels/new", get(channels::new))
