@@ -1,6 +1,7 @@
 //! The console as a browser without scripts sees it: pages, forms, cookies, and what must not work.
 
 mod receivers;
+mod settings;
 
 use crate::support::client::{Answer, Caller};
 use crate::support::receiver::Reply;
