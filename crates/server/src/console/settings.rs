@@ -2,7 +2,7 @@
 
 use super::Console;
 use super::form::{Form, fields_of, number};
-use super::inside::{List, Refusal};
+use super::inside::List;
 use super::page::{Fields, Frame, Posted, Visit, encoded, place_path, show};
 use askama::Template;
 use axum::extract::State;
@@ -158,8 +158,8 @@ pub async fn replace(State(console): State<Arc<Console>>, posted: Posted) -> Res
             StatusCode::OK
         }
         Err(refusal) => {
-            let status;
-            (status, page.form) = refused(&page.f, fields, refusal)?;
+            let status = refusal.status;
+            page.form = Form::from(fields).refused(refusal).map_err(|refusal| page.f.trouble(&refusal))?;
             status
         }
     };
@@ -177,16 +177,9 @@ pub async fn make_sandbox(State(console): State<Arc<Console>>, posted: Posted) -
         }
         Err(refusal) => {
             let mut page = stored(&console, visit).await?;
-            let status;
-            (status, page.sandbox) = refused(&page.f, fields, refusal)?;
+            let status = refusal.status;
+            page.sandbox = Form::from(fields).refused(refusal).map_err(|refusal| page.f.trouble(&refusal))?;
             Ok(show(status, &page))
         }
     }
-}
-
-/// A form with what is wrong with it; or the page for what has nothing to do with a form.
-fn refused(f: &Frame, fields: Fields, refusal: Refusal) -> Result<(StatusCode, Form), Response> {
-    let status = refusal.status;
-    let form = Form::from(fields).refused(refusal).map_err(|refusal| f.trouble(&refusal))?;
-    Ok((status, form))
 }

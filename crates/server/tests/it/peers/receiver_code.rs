@@ -3,6 +3,7 @@
 
 use super::peer::{Peer, free_port};
 use super::{program, project_folder};
+use crate::cli::now_secs;
 use crate::console::Browser;
 use crate::support::client::Caller;
 use crate::support::receiver::Got;
@@ -83,8 +84,7 @@ struct Tokens {
 
 impl Tokens {
     fn header_value(&self, kid: Option<&str>, audience: &str, age_secs: i64) -> String {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
-        let issued_at_secs = i64::try_from(now).unwrap() - age_secs;
+        let issued_at_secs = now_secs() - age_secs;
         let (issuer, subject, extra) = (Some(HOSTILE), Some("feedback"), &Map::new());
         let claims = Claims { issuer, subject, audience: Some(audience), issued_at_secs, expires_in_secs: 300, extra };
         format!("{}{}", self.prefix, self.key.sign(kid, &claims).unwrap().expose_secret())
