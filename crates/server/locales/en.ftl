@@ -471,3 +471,47 @@ versions-empty = No version yet
 versions-empty-about = A draft becomes a version when it is activated.
 version-live = live
 version-former = former
+
+receiver-title = Receiver code
+receiver-about = A short program that takes this webhook's events and verifies them as the webhook is set now. It keeps to what each language brings, and to its best known libraries.
+receiver-language = Programming language
+receiver-open = This webhook neither signs its requests nor sends a token: anybody who knows the URL can post events to it. Choose a signature or an authentication first.
+receiver-oauth2 = The access token comes from your own authorization server, which says how it is verified: that part is left to you.
+receiver-then = Then
+receiver-then-secrets = Put the secrets into the environment under the names that the first lines say. They are not shown here.
+receiver-then-tls = Start the program behind the TLS proxy that the webhook's URL leads to.
+receiver-then-test = Send a test event from the webhook's page:
+receiver-not-kept = After a change of the signature or the authentication this page has other code.
+download = Download
+
+settings-title = Settings
+settings-about = The organization, its sandboxes, and this server.
+settings-organization = Organization
+settings-organization-about = Its name, and how long its data is kept. Nothing goes that is still due.
+settings-organization-fixed = An admin of default@EsitoOrg whose key is for all sandboxes changes these.
+settings-saved = The settings are stored. Whatever is older than they say goes step by step.
+settings-id = Id
+settings-retention = Kept for, in days
+settings-events-days = Executions, messages, feedback events
+settings-attempts-days = Attempts of deliveries
+settings-audit-days = Audit log
+settings-days-general = { $n ->
+    [one] Empty: as the server is set, 1 day.
+   *[other] Empty: as the server is set, { $n } days.
+}
+settings-days = { $n ->
+    [one] 1 day
+   *[other] { $n } days
+}
+settings-days-as-server = { $n ->
+    [one] 1 day, as the server is set
+   *[other] { $n } days, as the server is set
+}
+settings-sandboxes-about = Each with campaigns, messages and a webhook of its own. Callers name one in the header x-sandbox-name.
+settings-sandbox-new = New sandbox
+settings-sandbox-new-about = Letters, digits, - and _. The name stays.
+settings-sandbox-create = Create sandbox
+settings-sandbox-made = Sandbox { $x } is there.
+settings-server = Server
+settings-version = Version
+settings-public-url = Public URL

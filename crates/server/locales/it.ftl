@@ -471,3 +471,47 @@ versions-empty = Ancora nessuna versione
 versions-empty-about = Una bozza diventa una versione quando è attivata.
 version-live = attiva
 version-former = precedente
+
+receiver-title = Codice del ricevitore
+receiver-about = Un breve programma che riceve gli eventi di questo webhook e li verifica secondo le impostazioni attuali. Usa ciò che ogni linguaggio offre e le sue librerie più note.
+receiver-language = Linguaggio di programmazione
+receiver-open = Questo webhook non firma le richieste e non invia un token: chiunque conosca l'URL può inviargli eventi. Scegliere prima una firma o un'autenticazione.
+receiver-oauth2 = Il token di accesso viene dal proprio server di autorizzazione, che stabilisce come verificarlo: questa parte resta da scrivere.
+receiver-then = Poi
+receiver-then-secrets = Mettere i segreti nell'ambiente con i nomi indicati nelle prime righe. Qui non vengono mostrati.
+receiver-then-tls = Avviare il programma dietro il proxy TLS a cui porta l'URL del webhook.
+receiver-then-test = Inviare un evento di prova dalla pagina del webhook:
+receiver-not-kept = Dopo una modifica della firma o dell'autenticazione questa pagina mostra un altro codice.
+download = Scarica
+
+settings-title = Impostazioni
+settings-about = L'organizzazione, le sue sandbox e questo server.
+settings-organization = Organizzazione
+settings-organization-about = Il nome e per quanto tempo si conservano i dati. Non viene rimosso nulla che sia ancora in attesa.
+settings-organization-fixed = Li modifica un amministratore di default@EsitoOrg la cui chiave vale per tutte le sandbox.
+settings-saved = Le impostazioni sono salvate. Ciò che è più vecchio viene rimosso poco per volta.
+settings-id = Id
+settings-retention = Conservazione, in giorni
+settings-events-days = Esecuzioni, messaggi, eventi di feedback
+settings-attempts-days = Tentativi di consegna
+settings-audit-days = Registro
+settings-days-general = { $n ->
+    [one] Vuoto: come impostato sul server, 1 giorno.
+   *[other] Vuoto: come impostato sul server, { $n } giorni.
+}
+settings-days = { $n ->
+    [one] 1 giorno
+   *[other] { $n } giorni
+}
+settings-days-as-server = { $n ->
+    [one] 1 giorno, come impostato sul server
+   *[other] { $n } giorni, come impostato sul server
+}
+settings-sandboxes-about = Ciascuna con campagne, messaggi e webhook propri. Chi chiama ne indica una nell'intestazione x-sandbox-name.
+settings-sandbox-new = Nuova sandbox
+settings-sandbox-new-about = Lettere, cifre, - e _. Il nome non si cambia.
+settings-sandbox-create = Crea sandbox
+settings-sandbox-made = La sandbox { $x } è pronta.
+settings-server = Server
+settings-version = Versione
+settings-public-url = URL pubblico

@@ -1,4 +1,4 @@
-// The console in a real browser, as a newcomer uses it: signs in, makes a webhook, tries it, makes what a campaign needs,
+// The console in a real browser, as a newcomer uses it: signs in, makes a webhook, tries it, looks at the code of a receiver, makes what a campaign needs,
 // runs an execution by the call that the page shows, sees the event come, breaks the receiver, finds out why a delivery
 // fails, mends it and has it retried.
 //
@@ -132,6 +132,17 @@ try {
   await page.getByRole("button", { name: words.submit, exact: true }).click();
   await page.getByRole("button", { name: words.test }).click();
   await page.getByText(words.took).waitFor();
+
+  // The code of a receiver for it.
+  const webhook = page.url().replace(/\/test$/, "");
+  await page.locator("a[href$='/receiver']").click();
+  await look("receiver");
+  must((await page.locator("#receiver").textContent()).includes("algorithms=[\"ES256\"]"), "the code is for this webhook");
+  await page.locator("button[data-copy=receiver]").waitFor();
+  await page.locator("a[href='?language=rust']").click();
+  await look("receiver-rust");
+  must((await page.locator("#receiver").textContent()).includes("Algorithm::ES256"), "in another language too");
+  await page.goto(webhook);
 
   // What a campaign needs.
   const sandbox = page.url().replace(/\/webhooks.*/, "");

@@ -197,7 +197,7 @@ async fn wire_up(
     };
     let ids = Arc::new(ExecutionIds::new(node));
     let api = Arc::new(Api::new(store, engine.clone(), clock.clone(), entropy.clone(), ids, outside, settings));
-    let console = Arc::new(Console::new(api.clone(), &session_secret, &public_url, clock, entropy));
+    let console = Arc::new(Console::new(api.clone(), &session_secret, &public_url, config.retention, clock, entropy));
     let router = metrics.mount(api::router(api.clone()).merge(console::router(console.clone())));
     Ok((Front::with_executions(router, api, metrics), engine, console))
 }

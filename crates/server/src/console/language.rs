@@ -154,6 +154,7 @@ mod tests {
         let mut used = String::new();
         for folder in ["templates", "src/console"] {
             for entry in std::fs::read_dir(root.join(folder)).unwrap() {
+                // Folders below have no texts of the console.
                 let path = entry.unwrap().path();
                 if path.is_file() {
                     used += &std::fs::read_to_string(path).unwrap();

@@ -20,10 +20,12 @@ mod live;
 mod overview;
 mod page;
 mod preview;
+mod receivers;
 mod replays;
 mod said;
 mod search;
 mod session;
+mod settings;
 mod sign_in;
 mod webhooks;
 
@@ -38,6 +40,7 @@ use http::{HeaderValue, header};
 use inside::Inside;
 use model::clock::{Clock, Entropy};
 use model::ids::ApiKeyId;
+use model::retention::Retention;
 use session::Sessions;
 use std::sync::Arc;
 
@@ -50,21 +53,25 @@ pub struct Console {
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     public_url: String,
+    /// What holds for organizations that have nothing else.
+    retention: Retention,
 }
 
 impl Console {
-    /// A console over this API; `secret` is the installation's own, `public_url` where browsers reach it.
+    /// A console over this API; `secret` is the installation's own, `public_url` where browsers reach it, `retention` what
+    /// the operator sets.
     pub fn new(
         api: Arc<Api>,
         secret: &[u8; 32],
         public_url: &str,
+        retention: Retention,
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
     ) -> Self {
         let sessions = Sessions::new(secret, public_url.starts_with("https:"));
         let inside = Inside(api::router(Arc::clone(&api)));
         let public_url = public_url.trim_end_matches('/').to_owned();
-        Self { inside, api, sessions, clock, entropy, public_url }
+        Self { inside, api, sessions, clock, entropy, public_url, retention }
     }
 
     /// The path of a link that signs in once, within a quarter of an hour, with the rights of this API key.
@@ -102,6 +109,7 @@ pub fn router(console: Arc<Console>) -> Router {
         .route("/o/{organization}/{sandbox}/webhooks", get(webhooks::inventory).post(webhooks::create))
         .route("/o/{organization}/{sandbox}/webhooks/new", get(webhooks::new))
         .route("/o/{organization}/{sandbox}/webhooks/{id}", get(webhooks::edit).post(webhooks::replace))
+        .route("/o/{organization}/{sandbox}/webhooks/{id}/receiver", get(receivers::page))
         .route("/o/{organization}/{sandbox}/webhooks/{id}/{action}", post(webhooks::act))
         .route("/o/{organization}/{sandbox}/channels", get(channels::inventory).post(channels::create))
         .route("/o/{organization}/{sandbox}/channels/new", get(channels::new))
@@ -115,6 +123,8 @@ pub fn router(console: Arc<Console>) -> Router {
         .route("/o/{organization}/{sandbox}/keys", get(administration::keys).post(administration::make_key))
         .route("/o/{organization}/{sandbox}/keys/{id}/revoke", post(administration::revoke_key))
         .route("/o/{organization}/{sandbox}/audit-log", get(administration::audit_log))
+        .route("/o/{organization}/{sandbox}/settings", get(settings::page).post(settings::replace))
+        .route("/o/{organization}/{sandbox}/settings/sandboxes", get(settings::page).post(settings::make_sandbox))
         .layer(from_fn(guard))
         .route(assets::ROUTE, get(assets::serve))
         .with_state(console)

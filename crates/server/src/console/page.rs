@@ -24,7 +24,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 /// The pages that the frame leads to: the end of the path, the key of the name, and the key of the group that begins there.
-pub const NAVIGATION: [(&str, &str, Option<&str>); 12] = [
+pub const NAVIGATION: [(&str, &str, Option<&str>); 13] = [
     ("overview", "overview-title", None),
     ("live", "live-title", None),
     ("campaigns", "campaigns-title", Some("group-messages")),
@@ -37,6 +37,7 @@ pub const NAVIGATION: [(&str, &str, Option<&str>); 12] = [
     ("channels", "channels-title", None),
     ("keys", "keys-title", Some("group-administration")),
     ("audit-log", "audit-title", None),
+    ("settings", "settings-title", None),
 ];
 
 /// The page that the console begins with.

@@ -318,7 +318,7 @@ const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const JWT_SECRET: &str = "a secret of thirty-two characters";
 const BODY: &str = r#"{"requestId":"r1","messageDeliveryFeedback":{"feedbackStatus":{"value":"sent"}}}"#;
 
-fn now_secs() -> i64 {
+pub fn now_secs() -> i64 {
     let output = Command::new("date").arg("+%s").output().unwrap();
     stdout(&output).trim().parse().unwrap()
 }

@@ -1,5 +1,8 @@
 //! The console as a browser without scripts sees it: pages, forms, cookies, and what must not work.
 
+mod receivers;
+mod settings;
+
 use crate::support::client::{Answer, Caller};
 use crate::support::receiver::Reply;
 use crate::support::relay::{MARK, Relay};
@@ -11,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// A browser: it keeps cookies and sends forms as they are.
-struct Browser {
+pub struct Browser {
     caller: Caller,
     cookies: Vec<(String, String)>,
     language: &'static str,
@@ -27,7 +30,7 @@ impl Browser {
     }
 
     /// One that has signed in with the world's key.
-    async fn signed_in(world: &World) -> Self {
+    pub async fn signed_in(world: &World) -> Self {
         Self::signed_in_with(world, world.caller.key.as_deref().unwrap()).await
     }
 
@@ -53,7 +56,7 @@ impl Browser {
         answer
     }
 
-    async fn get(&mut self, path: &str) -> Answer {
+    pub async fn get(&mut self, path: &str) -> Answer {
         self.request(Method::GET, path, &[], String::new()).await
     }
 

@@ -1,4 +1,4 @@
-//! Tests with programs that others wrote: Postfix, aiosmtpd, nginx, Python's verifiers, Authlib, dnslib, strace, PostgreSQL,
+//! Tests with programs that others wrote: Postfix, aiosmtpd, nginx, Python's and Node.js's verifiers, Authlib, dnslib, strace, PostgreSQL,
 //! Chromium.
 //!
 //! They are compiled with the feature `peers` only. `scripts/peers` installs what they need; a test that misses
@@ -11,6 +11,7 @@ mod hostile_urls;
 mod oauth2;
 mod peer;
 mod postfix;
+mod receiver_code;
 mod receivers;
 mod relay;
 mod restarts;
