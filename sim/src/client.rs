@@ -291,19 +291,7 @@ impl Client {
 
     /// Any delivery of the sandbox that `wanted` picks.
     async fn any_delivery(&self, sandbox: usize, wanted: impl Fn(&EventView) -> bool) -> Option<EventView> {
-        let event = EventFilter {
-            sandbox: self.tenant(sandbox).sandbox,
-            request_id: None,
-            campaign: None,
-            execution_id: None,
-            recipient: None,
-            status: None,
-            channel: None,
-            from: None,
-            to: None,
-            created_by: None,
-            after: None,
-        };
+        let event = EventFilter::of(self.tenant(sandbox).sandbox);
         let page = Page { limit: 200, cursor: None };
         let listed = self.world.truth()?.deliveries(DeliveryFilter { event, state: None }, page).await.ok()?;
         let found: Vec<_> = listed.items.into_iter().filter(wanted).collect();

@@ -100,25 +100,28 @@ impl HttpClient {
 
     /// Sends a request and reads the whole answer, all of it within `limit`.
     pub async fn call(&self, request: Request<Full<Bytes>>, limit: Duration) -> Result<Answer, String> {
-        let exchange = async {
-            let answer = self.inner.request(request).await.map_err(|error| cause(&error))?;
-            let (head, body) = answer.into_parts();
+        within(limit, async {
+            let (head, body) = self.begin(request).await?.into_parts();
             let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await;
             let body = body.map_err(|error| format!("the answer cannot be read: {error}"))?.to_bytes();
             Ok(Answer { status: head.status, body })
-        };
-        let late = |_| Err(format!("no answer within {} s", limit.as_secs()));
-        tokio::time::timeout(limit, exchange).await.unwrap_or_else(late)
+        })
+        .await
+    }
+
+    /// Sends a request, and returns as soon as the answer begins, which it does within `limit`.
+    pub async fn open(&self, request: Request<Full<Bytes>>, limit: Duration) -> Result<Response<Incoming>, String> {
+        within(limit, self.begin(request)).await
+    }
+
+    async fn begin(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, String> {
+        self.inner.request(request).await.map_err(|error| cause(&error))
     }
 }
 
-impl HttpClient {
-    /// Sends a request, and returns as soon as the answer begins, which it does within `limit`.
-    pub async fn open(&self, request: Request<Full<Bytes>>, limit: Duration) -> Result<Response<Incoming>, String> {
-        let late = |_| Err(format!("no answer within {} s", limit.as_secs()));
-        let answer = async { self.inner.request(request).await.map_err(|error| cause(&error)) };
-        tokio::time::timeout(limit, answer).await.unwrap_or_else(late)
-    }
+async fn within<T>(limit: Duration, exchange: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    let late = |_| Err(format!("no answer within {} s", limit.as_secs()));
+    tokio::time::timeout(limit, exchange).await.unwrap_or_else(late)
 }
 
 /// An answer, line by line.

@@ -365,19 +365,7 @@ impl World {
     }
 
     pub fn events(&self) -> EventFilter {
-        EventFilter {
-            sandbox: self.sandbox.id,
-            request_id: None,
-            campaign: None,
-            execution_id: None,
-            recipient: None,
-            status: None,
-            channel: None,
-            from: None,
-            to: None,
-            created_by: None,
-            after: None,
-        }
+        EventFilter::of(self.sandbox.id)
     }
 
     /// Those of the sandbox's deliveries that are in `state`.
