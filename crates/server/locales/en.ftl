@@ -515,3 +515,4 @@ settings-sandbox-made = Sandbox { $x } is there.
 settings-server = Server
 settings-version = Version
 settings-public-url = Public URL
+exports-busy = As many files are being written as may be at once. Try again in a moment.

@@ -515,3 +515,4 @@ settings-sandbox-made = La sandbox { $x } è pronta.
 settings-server = Server
 settings-version = Versione
 settings-public-url = URL pubblico
+exports-busy = Si stanno già scrivendo quanti file è possibile insieme. Riprovare tra poco.

@@ -1,5 +1,6 @@
-// The console in a real browser, as a newcomer uses it: signs in, makes a webhook, tries it, looks at the code of a receiver, makes what a campaign needs,
-// runs an execution by the call that the page shows, sees the event come, breaks the receiver, finds out why a delivery
+// The console in a real browser, as a newcomer uses it: signs in, makes a webhook, tries it, looks at the code of a
+// receiver, makes what a campaign needs, runs an execution by the call that the page shows, sees the event come, breaks
+// the receiver, finds out why a delivery
 // fails, mends it and has it retried.
 //
 //   node console.mjs MODULES CHROMIUM '{"base": …, "key": …, "receiver": …, "language": …, "theme": …, "width": …, "shots": …}'
@@ -166,6 +167,10 @@ try {
   await look("campaign-live");
   const call = await page.locator("#call").textContent();
 
+  await page.goto(page.url().replace(/\/activate$/, "/versions"));
+  await page.locator("section code").first().waitFor();
+  await look("campaign-versions");
+
   // An execution by the call that is shown, and its event in the live view.
   const live = await context.newPage();
   await live.goto(`${sandbox}/live`);
@@ -187,6 +192,13 @@ try {
   await page.locator("ol.line").waitFor();
   must(await page.locator("ol.line td code", { hasText: "503" }).first().isVisible(), "what the endpoint answered is shown");
   must(await page.getByText("maintenance until noon").count() > 0, "and what it said");
+  // What was opened stays open when the page renews itself, which it does not do under somebody's hand.
+  await page.locator("td details summary").first().click();
+  await page.evaluate(() => new Promise((done) => {
+    document.addEventListener("htmx:afterSwap", done, { once: true });
+    document.activeElement.blur();
+  }));
+  must(await page.getByText("maintenance until noon").first().isVisible(), "what was opened stays open");
   await look("message-failing");
 
   // It is mended, and the delivery retried by hand.
@@ -195,6 +207,14 @@ try {
   await page.locator("form[action$='/retry'] button").click();
   await until(failing, "li .tag.good:text-is('" + words.succeeded + "')");
   await look("message-succeeded");
+
+  // All of it once more.
+  await page.goto(`${sandbox}/replays/new`);
+  await look("replay-new");
+  await page.locator("input[name=everything]").check();
+  await page.locator("main form button.primary").click();
+  await page.locator("progress").waitFor();
+  await look("replay");
 
   // What has become of it all: the charts are drawn.
   await until(`${sandbox}/overview?window=1h`, ".chart canvas");

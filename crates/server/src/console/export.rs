@@ -228,6 +228,9 @@ fn quoted(cell: &str) -> String {
     if cell.contains(['"', ',', '\r', '\n']) { format!("\"{}\"", cell.replace('"', "\"\"")) } else { cell.to_owned() }
 }
 
+/// The most files that are written at once: each reads the store as fast as it can.
+pub const MOST: usize = 4;
+
 /// The file of a list: all pages of it, from the first on, which is there already. Each further page is asked for when
 /// the one before was taken; where one cannot be had the body breaks, so that nobody takes a part for the whole.
 fn body<F>(
@@ -277,6 +280,8 @@ pub async fn export(
     let asked = Asked::of(&frame.path);
     let format = Format::parse(asked.text("format"));
     let format = format.ok_or_else(|| frame.trouble(&Refusal::new(StatusCode::NOT_FOUND, "format=csv|ndjson")))?;
+    let busy = |_| frame.trouble(&Refusal::new(StatusCode::TOO_MANY_REQUESTS, frame.t("exports-busy")));
+    let permit = Arc::clone(&console.exports).try_acquire_owned().map_err(busy)?;
     let limit = LARGEST_PAGE.to_string();
     let first = page(&console, &place, list, &asked.query(&limit, "")).await;
     let first = first.map_err(|refusal| frame.trouble(&refusal))?;
@@ -284,6 +289,8 @@ pub async fn export(
     let name = format!("esito-{}-{}-{day}.{}", list.name, place.sandbox, format.extension());
     let shared = Arc::new((console, place, asked));
     let body = body(list, format, first, move |cursor| {
+        // Given back with the last page.
+        let _ = &permit;
         let (shared, query) = (Arc::clone(&shared), shared.2.query(&limit, &cursor));
         async move { page(&shared.0, &shared.1, list, &query).await }
     });

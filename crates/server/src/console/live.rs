@@ -6,8 +6,10 @@ use super::inside::List;
 use super::page::{EVENTS, Frame, Visit, encoded, show};
 use super::search::Event;
 use askama::Template;
+use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
+use futures_util::StreamExt as _;
 use http::{HeaderMap, StatusCode};
 use std::sync::Arc;
 
@@ -58,5 +60,8 @@ pub async fn page(State(console): State<Arc<Console>>, visit: Visit) -> Result<R
 pub async fn stream(State(console): State<Arc<Console>>, visit: Visit, headers: HeaderMap) -> Response {
     let query = visit.frame.path.split_once('?').map_or("", |(_, query)| query);
     let last = headers.get("last-event-id");
-    console.inside.stream(&visit.place, &format!("{PATH}/stream?latest=true&{query}"), last).await
+    let answer = console.inside.stream(&visit.place, &format!("{PATH}/stream?latest=true&{query}"), last).await;
+    // Whoever is signed in no longer is not shown more; a browser comes again, and is sent to sign in.
+    let left = visit.session.until.since(visit.frame.now);
+    answer.map(|body| Body::from_stream(body.into_data_stream().take_until(Box::pin(tokio::time::sleep(left)))))
 }

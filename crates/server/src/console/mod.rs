@@ -43,6 +43,7 @@ use model::ids::ApiKeyId;
 use model::retention::Retention;
 use session::Sessions;
 use std::sync::Arc;
+use tokio::sync::Semaphore;
 
 /// What the pages work with.
 #[derive(Debug)]
@@ -50,6 +51,8 @@ pub struct Console {
     api: Arc<Api>,
     inside: Inside,
     sessions: Sessions,
+    /// A place for each export.
+    exports: Arc<Semaphore>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     public_url: String,
@@ -71,7 +74,8 @@ impl Console {
         let sessions = Sessions::new(secret, public_url.starts_with("https:"));
         let inside = Inside(api::router(Arc::clone(&api)));
         let public_url = public_url.trim_end_matches('/').to_owned();
-        Self { inside, api, sessions, clock, entropy, public_url, retention }
+        let exports = Arc::new(Semaphore::new(export::MOST));
+        Self { inside, api, sessions, exports, clock, entropy, public_url, retention }
     }
 
     /// The path of a link that signs in once, within a quarter of an hour, with the rights of this API key.

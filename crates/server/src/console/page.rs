@@ -328,7 +328,7 @@ pub struct Visit {
     pub place: Place,
     /// The further parts of the path.
     pub parts: HashMap<String, String>,
-    session: Session,
+    pub session: Session,
 }
 
 #[derive(Deserialize)]

@@ -25,7 +25,8 @@ const LENGTH: usize = 16 + 8 + 16 + 32;
 pub struct Session {
     /// Whose rights it has.
     pub key: ApiKeyId,
-    until: Timestamp,
+    /// When it ends.
+    pub until: Timestamp,
     nonce: [u8; 16],
 }
 
