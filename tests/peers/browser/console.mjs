@@ -1,7 +1,6 @@
 // The console in a real browser, as a newcomer uses it: signs in, makes a webhook, tries it, looks at the code of a
 // receiver, makes what a campaign needs, runs an execution by the call that the page shows, sees the event come, breaks
-// the receiver, finds out why a delivery
-// fails, mends it and has it retried.
+// the receiver, finds out why a delivery fails, mends it and has it retried.
 //
 //   node console.mjs MODULES CHROMIUM '{"base": …, "key": …, "receiver": …, "language": …, "theme": …, "width": …, "shots": …}'
 //
