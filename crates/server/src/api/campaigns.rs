@@ -206,8 +206,9 @@ async fn versions(
     Id(id): Id<CampaignId>,
     Query(paging): Query<Paging>,
 ) -> Result<axum::Json<List<VersionRead>>, Problem> {
+    let page = paging.page()?;
+    let listed = api.store.campaign_versions(scope.sandbox.id, id, page).await?;
     let live = api.store.campaign(scope.sandbox.id, id).await?.live.map(|version| version.id);
-    let listed = api.store.campaign_versions(scope.sandbox.id, id, paging.page()?).await?;
     let read = |CampaignVersion { id, settings }| VersionRead { version_id: id, live: live == Some(id), settings };
     Ok(List::of(listed, read))
 }

@@ -188,14 +188,15 @@ pub(super) async fn campaign_versions(
     id: CampaignId,
     wanted: &Page,
 ) -> Done<Listed<CampaignVersion>> {
-    campaign(session, sandbox, id).await?;
     let read = |row: &Row| {
         let id = CampaignVersionId(col(row, 0)?);
         Ok((CampaignVersion { id, settings: json(row, 1)? }, id.bytes().to_vec()))
     };
     let values: [(&(dyn ToSql + Sync), Type); 1] = [(&id.0, Type::UUID)];
     let sql = "SELECT id, settings FROM campaign_version WHERE campaign = $1";
-    page(session, sql, By::IdFromTheNewest("id"), &values, wanted, read).await
+    let listed = page(session, sql, By::IdFromTheNewest("id"), &values, wanted, read).await?;
+    campaign(session, sandbox, id).await?;
+    Ok(listed)
 }
 
 /// What is written of a campaign besides its live version.

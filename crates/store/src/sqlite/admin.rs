@@ -630,13 +630,14 @@ pub(super) fn campaign_versions(
     id: CampaignId,
     wanted: &Page,
 ) -> Result<Listed<CampaignVersion>> {
-    campaign(connection, sandbox, id)?;
     let read = |row: &Row<'_>| {
         let id = id_from(row, 0, CampaignVersionId::from_bytes)?;
         Ok((CampaignVersion { id, settings: json_from(row, 1)? }, id.bytes().to_vec()))
     };
     let sql = "SELECT id, settings FROM campaign_version WHERE campaign = ?1";
-    page(connection, sql, "id", &[&id.bytes()], wanted, true, read)
+    let listed = page(connection, sql, "id", &[&id.bytes()], wanted, true, read)?;
+    campaign(connection, sandbox, id)?;
+    Ok(listed)
 }
 
 pub(super) fn create_campaign(tx: &Tx<'_>, campaign: &Campaign, entry: &AuditEntry) -> Result<()> {
