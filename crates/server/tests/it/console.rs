@@ -843,6 +843,52 @@ async fn a_campaign_may_be_sent_through_any_channel_configuration() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_overview_leads_the_newcomer_and_tells_figures_that_are_so() {
+    let world = World::start().await;
+    let mut browser = Browser::signed_in(&world).await;
+    let overview = format!("{PROD}/overview");
+    let done = |page: &str| page.matches("<li class=\"done\">").count();
+    let page = browser.get(&overview).await.text();
+    assert!(page.contains("First steps") && done(&page) == 0 && page.contains("Quiet so far"), "{page}");
+    let channel = json!({"name": "sim", "channel": "email", "type": "simulator"});
+    let channel = world.caller.post("/v1/channel-configurations", &channel).await.expect(201)["id"].clone();
+    let draft = json!({"name": "draft", "channel": "email", "channelConfigurationId": channel,
+        "content": {"subject": "s", "text": "t"}, "audience": {"enableWebhooks": true}});
+    world.caller.post("/v1/campaigns", &draft).await.expect(201);
+    assert_eq!(done(&browser.get(&overview).await.text()), 1, "a draft is not enough");
+    world.webhook(json!({"retry": {"firstDelaySeconds": 600}})).await;
+    world.receiver.behave(|got, _| Reply::status(if got.event_status() == "error" { 500 } else { 200 }));
+    let campaign = world.simulated_campaign().await;
+    assert_eq!(done(&browser.get(&overview).await.text()), 3);
+    // Four are sent, of which one comes back; one bounces at once, one fails, one is left out.
+    let to = ["sent+1", "sent+2", "delivered", "late-bounce", "bounce", "error", "exclude"];
+    let to = to.map(|name| format!("{name}@simulator.esito.test"));
+    world.caller.post("/ajo/im/executions/unitary", &execution("r-1", &campaign, &to)).await.expect(202);
+    let settled = || async {
+        let told = world.caller.get("/v1/statistics?window=1h").await.expect(200);
+        (told["totals"]["attempts"] == json!({"succeeded": 8, "failed": 1})).then_some(())
+    };
+    until("all attempts", settled).await;
+    let page = browser.get(&format!("{overview}?window=1h")).await.text();
+    let figure = |name: &str| {
+        let rest = between(&page, &format!("<div class=\"figure\"><span>{name}</span>"), "</div>")
+            .replace("</b><span>", " | ");
+        rest.replace("<b>", "").replace("</span>", "")
+    };
+    assert_eq!(figure("Messages accepted"), "7 | 1 excluded");
+    assert_eq!(figure("Sent without bounce or error"), "50.00 % | 3 bounced or failed");
+    assert!(figure("Waiting for the webhook").starts_with("1 | the first one due in "), "{page}");
+    assert!(!page.contains("First steps") && !page.contains("Quiet so far") && page.contains("data-chart="));
+    world
+        .caller
+        .act(&format!("/v1/feedback-webhooks/{}/pause", unchanged(&world).await["id"].as_str().unwrap()))
+        .await
+        .expect(200);
+    let page = browser.get(&overview).await.text();
+    assert!(page.contains("Needs you") && page.contains(">Paused</span>"), "{page}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_live_before_is_still_shown() {
     let world = World::start().await;
     let campaign = world.simulated_campaign().await;
