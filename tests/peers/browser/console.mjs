@@ -37,7 +37,7 @@ const context = await browser.newContext({
 });
 const first = await context.newPage();
 const page = first;
-page.setDefaultTimeout(20000);
+page.setDefaultTimeout(60000);
 page.on("console", (message) => { if (message.type() === "error" && !/Failed to load resource/.test(message.text())) tell({ consoleError: message.text() }); });
 context.on("dialog", (dialog) => { tell({ violation: "script", help: `something that somebody wrote was run: ${dialog.message()}` }); dialog.dismiss(); });
 page.on("pageerror", (error) => tell({ pageError: String(error) }));

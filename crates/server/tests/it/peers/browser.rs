@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 /// The walk has some forty pages, each judged and drawn: longer than this it is stuck.
-const LIMIT: Duration = Duration::from_secs(240);
+const LIMIT: Duration = Duration::from_secs(480);
 
 /// A newcomer walks through the console; what the browser saw. `ESITO_SHOTS=<folder>` keeps the pictures.
 async fn walk(language: &str, theme: &str, width: u32) {
