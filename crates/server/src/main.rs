@@ -5,6 +5,7 @@ mod cli;
 mod clock;
 mod config;
 mod console;
+mod event_body;
 mod front;
 mod lifecycle;
 mod listener;

@@ -14,7 +14,7 @@ use axum::extract::State;
 use axum::response::sse::{Event, Sse};
 use futures_util::stream::{Stream, unfold};
 use http::HeaderMap;
-use model::ids::{ApiKeyId, CampaignId};
+use model::ids::{ApiKeyId, CampaignId, SandboxId};
 use model::outcome::FeedbackStatus;
 use model::webhook::Channel;
 use serde::Deserialize;
@@ -101,7 +101,7 @@ async fn stream(
     };
     let place = match place {
         Some(place) => place,
-        None => end_of(&api, &filter).await?,
+        None => end_of(&api, filter.sandbox).await?,
     };
     let follower = Follower {
         key: scope.caller.key.id,
@@ -168,8 +168,8 @@ fn parsed(place: &str, name: &str) -> Result<i64, Problem> {
 }
 
 /// Where the feed of a sandbox ends.
-async fn end_of(api: &Api, filter: &EventFilter) -> Result<i64, StoreError> {
-    let newest = api.store.events(EventFilter::of(filter.sandbox), Page { limit: 1, cursor: None }).await?;
+async fn end_of(api: &Api, sandbox: SandboxId) -> Result<i64, StoreError> {
+    let newest = api.store.events(EventFilter::of(sandbox), Page { limit: 1, cursor: None }).await?;
     Ok(newest.items.first().map_or(0, |event| event.sequence))
 }
 
@@ -237,7 +237,7 @@ impl Follower {
     async fn read_page(&mut self) -> Result<bool, StoreError> {
         // What is asked for may come seldom among others, which are not to be looked through again each time. Up to here
         // all is visible: places are given in the order of commit.
-        let end = end_of(&self.api, &self.filter).await?;
+        let end = end_of(&self.api, self.filter.sandbox).await?;
         if end <= self.place {
             return Ok(false);
         }

@@ -2,6 +2,7 @@
 
 use super::client::{HttpClient, Lines, Remote, refusal};
 use super::{Failure, Outcome, print_line};
+use crate::event_body::recipient_of;
 use http::{Method, StatusCode};
 use model::ids::CampaignId;
 use serde_json::Value;
@@ -166,10 +167,7 @@ impl Tail {
 /// An event in one line: when, what, to whom, of which request, and why. Nothing in it reaches the terminal as a command.
 fn line_of(item: &Value) -> String {
     let event = &item["event"];
-    let identities = event["identityMap"].as_object().into_iter().flat_map(|map| map.values());
-    let identities: Vec<&Value> = identities.filter_map(Value::as_array).flatten().collect();
-    let identity = identities.iter().find(|identity| identity["primary"] == true).or(identities.first());
-    let recipient = identity.and_then(|identity| identity["id"].as_str()).unwrap_or("-");
+    let recipient = recipient_of(event).unwrap_or("-");
     let feedback = &event["messageDeliveryFeedback"];
     let why = |value: &Value| value["reason"].as_str().map(|reason| format!("  {reason}"));
     let reason = why(&feedback["messageFailure"]).or_else(|| why(&feedback["messageExclusion"])).unwrap_or_default();

@@ -86,8 +86,8 @@ pub async fn make_key(State(console): State<Arc<Console>>, posted: Posted) -> Re
             StatusCode::OK
         }
         Err(refusal) => {
-            let status = refusal.status;
-            page.form = Form::from(fields).refused(&page.f, refusal).map_err(|refusal| page.f.trouble(&refusal))?;
+            let (status, form) = Form::from(fields).refused(&page.f, refusal)?;
+            page.form = form;
             status
         }
     };

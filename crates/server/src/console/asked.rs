@@ -2,7 +2,7 @@
 
 use super::Console;
 use super::inside::{LARGEST_PAGE, List, Refusal};
-use super::page::{Fields, ITEMS, Visit};
+use super::page::{Fields, ITEMS, Visit, query_of};
 use axum::response::Response;
 use http::StatusCode;
 use serde::Deserialize;
@@ -23,8 +23,7 @@ pub struct Asked(pub Fields);
 impl Asked {
     /// Those of a page's path.
     pub fn of(path: &str) -> Self {
-        let query = path.split_once('?').map_or("", |(_, query)| query);
-        Self(Fields(url::form_urlencoded::parse(query.as_bytes()).into_owned().collect()))
+        Self(Fields(url::form_urlencoded::parse(query_of(path).as_bytes()).into_owned().collect()))
     }
 
     pub fn text(&self, name: &str) -> &str {

@@ -5,6 +5,7 @@ use super::form::{Form, fields_of};
 use super::inside::{List, Place, Refusal};
 use super::page::{Fields, Frame, Posted, Visit, show};
 use super::preview::{self, Failed};
+use super::receivers::literal;
 use askama::Template;
 use axum::extract::State;
 use axum::response::{IntoResponse, Redirect, Response};
@@ -191,10 +192,10 @@ fn call(console: &Console, place: &Place, item: &Item) -> String {
     let body = json!({"requestId": "order-1", "campaignId": item.id, "recipients": [{"type": "external",
         "userId": address, "namespace": namespace, "channelData": { kind: address }, "context": {}}]});
     // Somebody else wrote what is in it, and a shell is to read it.
-    let body = body.to_string().replace('\'', "'\\''");
+    let body = literal::shell(&body.to_string());
     format!(
         "curl -sS {}/ajo/im/executions/{mode} \\\n  -H \"Authorization: Bearer $ESITO_API_KEY\" \\\n  \
-         -H 'x-gw-ims-org-id: {}' -H 'x-sandbox-name: {}' \\\n  -H 'content-type: application/json' \\\n  -d '{body}'",
+         -H 'x-gw-ims-org-id: {}' -H 'x-sandbox-name: {}' \\\n  -H 'content-type: application/json' \\\n  -d {body}",
         console.public_url, place.organization, place.sandbox
     )
 }
@@ -265,8 +266,8 @@ async fn save(
             page_of(console, visit, &stored, notice).await
         }
         Err(refusal) => {
-            let (status, f) = (refusal.status, visit.frame);
-            let form = Form::from(fields).refused(&f, refusal).map_err(|refusal| f.trouble(&refusal))?;
+            let f = visit.frame;
+            let (status, form) = Form::from(fields).refused(&f, refusal)?;
             Ok(show(status, &Edit { f, campaign: present, channels, form, notice: None, call: None, preview: None }))
         }
     }

@@ -153,10 +153,9 @@ pub async fn edit(State(console): State<Arc<Console>>, visit: Visit) -> Result<R
 
 /// The form again, with what is wrong with it.
 fn refused(f: Frame, channel: Option<Item>, fields: Fields, refusal: Refusal) -> Response {
-    let status = refusal.status;
     match Form::from(fields).refused(&f, refusal) {
-        Ok(form) => show(status, &Edit { f, channel, form, notice: None }),
-        Err(refusal) => f.trouble(&refusal),
+        Ok((status, form)) => show(status, &Edit { f, channel, form, notice: None }),
+        Err(trouble) => trouble,
     }
 }
 

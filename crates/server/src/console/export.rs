@@ -7,8 +7,8 @@ use super::Console;
 use super::asked::Asked;
 use super::inside::{LARGEST_PAGE, List, Place, Refusal};
 use super::page::Visit;
-use super::search::recipient_of;
 use crate::api::auth::Caller;
+use crate::event_body::recipient_of;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -159,7 +159,7 @@ impl Cell {
                 let last = item["feedbackEvents"].as_array().and_then(|events| events.last());
                 text(last.and_then(|event| event.pointer(place)))
             }
-            Self::Recipient => recipient_of(&item["event"]).to_owned(),
+            Self::Recipient => recipient_of(&item["event"]).unwrap_or_default().to_owned(),
             Self::Recipients => recipients().count().to_string(),
             Self::Count(state) => recipients().filter(|message| message["state"] == state).count().to_string(),
         }
@@ -287,10 +287,9 @@ pub async fn export(
     let first = first.map_err(|refusal| frame.trouble(&refusal))?;
     let day = frame.now.to_string().chars().take(10).collect::<String>();
     let name = format!("esito-{}-{}-{day}.{}", list.name, place.sandbox, format.extension());
-    let shared = Arc::new((console, place, asked));
+    // The place is given back when the file has ended, or its client is gone.
+    let shared = Arc::new((console, place, asked, permit));
     let body = body(list, format, first, move |cursor| {
-        // Given back with the last page.
-        let _ = &permit;
         let (shared, query) = (Arc::clone(&shared), shared.2.query(&limit, &cursor));
         async move { page(&shared.0, &shared.1, list, &query).await }
     });

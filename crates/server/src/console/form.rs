@@ -2,6 +2,7 @@
 
 use super::inside::Refusal;
 use super::page::{Fields, Frame};
+use axum::response::Response;
 use http::StatusCode;
 use serde_json::{Number, Value, json};
 
@@ -56,17 +57,19 @@ impl Form {
         self
     }
 
-    /// The form with what the API says is wrong with it. What has nothing to do with a form comes back.
-    pub fn refused(mut self, f: &Frame, refusal: Refusal) -> Result<Self, Refusal> {
+    /// The form with what the API says is wrong with it, and the status of its page. What has nothing to do with a form is
+    /// a page of its own.
+    #[expect(clippy::result_large_err, reason = "either is what its handler answers with")]
+    pub fn refused(mut self, f: &Frame, refusal: Refusal) -> Result<(StatusCode, Self), Response> {
         let is_of_forms =
             [StatusCode::BAD_REQUEST, StatusCode::CONFLICT, StatusCode::PRECONDITION_FAILED].contains(&refusal.status);
         if !is_of_forms {
-            return Err(refusal);
+            return Err(f.trouble(&refusal));
         }
         if refusal.faults.is_empty() {
             self.trouble = Some(f.said(refusal.detail));
         }
-        Ok(self.at_fault(f, refusal.faults))
+        Ok((refusal.status, self.at_fault(f, refusal.faults)))
     }
 }
 

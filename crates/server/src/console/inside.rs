@@ -11,7 +11,7 @@ use http_body_util::BodyExt as _;
 use model::clock::Timestamp;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
 /// In whose name, and where.
@@ -63,7 +63,7 @@ impl From<Problem> for Refusal {
     fn from(problem: Problem) -> Self {
         let document = problem.document();
         let status = StatusCode::from_u16(document.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        Self::new(status, document.detail)
+        Self::of(status, &json!(document))
     }
 }
 
@@ -130,13 +130,18 @@ impl Inside {
                 Body::from(json.to_string())
             }
         };
-        let request = request.body(body).map_err(|error| Refusal::internal(error.to_string()))?;
-        let Ok(response) = self.0.clone().oneshot(request).await;
+        let response = self.send(request, body).await?;
         let status = response.status();
         let bytes =
             response.into_body().collect().await.map_err(|error| Refusal::internal(error.to_string()))?.to_bytes();
         let answer = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).unwrap_or(Value::Null) };
         if status.is_success() { Ok(answer) } else { Err(Refusal::of(status, &answer)) }
+    }
+
+    async fn send(&self, request: http::request::Builder, body: Body) -> Result<Response, Refusal> {
+        let request = request.body(body).map_err(|error| Refusal::internal(error.to_string()))?;
+        let Ok(response) = self.0.clone().oneshot(request).await;
+        Ok(response)
     }
 
     /// The API's own answer, as it comes.
@@ -146,9 +151,7 @@ impl Inside {
             if let Some(id) = last_event {
                 request = request.header("last-event-id", id);
             }
-            let request = request.body(Body::empty()).map_err(|error| Refusal::internal(error.to_string()))?;
-            let Ok(response) = self.0.clone().oneshot(request).await;
-            Ok(response)
+            self.send(request, Body::empty()).await
         };
         answer.await.unwrap_or_else(|refusal: Refusal| refusal.status.into_response())
     }
@@ -158,6 +161,7 @@ impl Inside {
         let answer = self.call(place, Method::GET, path, None).await?;
         serde_json::from_value(answer).map_err(|error| Refusal::internal(error.to_string()))
     }
+
     /// Reads the beginning of a list, page by page: `most` items and what else is on the last page.
     pub async fn list<T: DeserializeOwned>(&self, place: &Place, path: &str, most: usize) -> Result<Vec<T>, Refusal> {
         let mut page: List<T> = self.get(place, &format!("{path}?limit={LARGEST_PAGE}")).await?;

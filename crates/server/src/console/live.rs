@@ -58,7 +58,7 @@ pub async fn page(State(console): State<Arc<Console>>, visit: Visit) -> Result<R
 
 /// The API's stream of events, for this page.
 pub async fn stream(State(console): State<Arc<Console>>, visit: Visit, headers: HeaderMap) -> Response {
-    let query = visit.frame.path.split_once('?').map_or("", |(_, query)| query);
+    let query = visit.frame.query();
     let last = headers.get("last-event-id");
     let answer = console.inside.stream(&visit.place, &format!("{PATH}/stream?latest=true&{query}"), last).await;
     // Whoever is signed in no longer is not shown more; a browser comes again, and is sent to sign in.

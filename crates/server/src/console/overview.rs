@@ -108,7 +108,8 @@ struct Overview {
     statistics: Statistics,
     /// The organization's webhooks that do not work as they should.
     troubled: Vec<webhooks::Item>,
-    steps: Steps,
+    /// None: all is done, or the visitor may not do it.
+    steps: Option<Steps>,
 }
 
 /// What a newcomer has done.
@@ -120,6 +121,18 @@ struct Steps {
 }
 
 impl Steps {
+    /// Whether a webhook is there is known already. Where executions are, the rest was done before.
+    async fn of(console: &Console, visit: &Visit, webhook: bool) -> Result<Self, Response> {
+        let has = async |list: &str| {
+            let list: List<Value> = visit.get(console, &format!("/v1/{list}?limit=1")).await?;
+            Ok::<bool, Response>(!list.items.is_empty())
+        };
+        let execution = has("executions").await?;
+        let channel = execution || has("channel-configurations").await?;
+        let campaign = execution || is_any_live(console, visit).await?;
+        Ok(Self { webhook, channel, campaign, execution })
+    }
+
     fn are_done(&self) -> bool {
         self.webhook && self.channel && self.campaign && self.execution
     }
@@ -158,15 +171,12 @@ pub async fn page(State(console): State<Arc<Console>>, visit: Visit) -> Result<R
     let statistics = visit.get(&console, &format!("/v1/statistics?window={window}")).await?;
     let webhooks: List<webhooks::Item> =
         visit.get(&console, "/v1/feedback-webhooks?allSandboxes=true&limit=200").await?;
-    let has = async |list: &str| {
-        let list: List<Value> = visit.get(&console, &format!("/v1/{list}?limit=1")).await?;
-        Ok::<bool, Response>(!list.items.is_empty())
-    };
-    let steps = Steps {
-        webhook: has("feedback-webhooks").await?,
-        channel: has("channel-configurations").await?,
-        campaign: is_any_live(&console, &visit).await?,
-        execution: has("executions").await?,
+    let steps = match visit.frame.may_edit() {
+        true => {
+            let own = webhooks.items.iter().any(|webhook| webhook.sandbox.name == visit.place.sandbox);
+            Some(Steps::of(&console, &visit, own).await?).filter(|steps| !steps.are_done())
+        }
+        false => None,
     };
     let troubled = webhooks.items.into_iter().filter(|webhook| webhook.state != "active").collect();
     Ok(show(StatusCode::OK, &Overview { f: visit.frame, window, statistics, troubled, steps }))

@@ -168,12 +168,18 @@ impl Frame {
         NAVIGATION.iter().filter(move |(end, ..)| is_admin || *end != "keys")
     }
 
+    /// What this page was asked for, as it came.
+    pub fn query(&self) -> &str {
+        query_of(&self.path)
+    }
+
     /// The query of this page's list for the API, from the cursor on that this page was asked for.
     pub fn list_query(&self) -> String {
-        let query = self.path.split_once('?').map_or("", |(_, query)| query);
         let mut asked = url::form_urlencoded::Serializer::new(String::new());
         asked.append_pair("limit", ITEMS);
-        if let Some((_, cursor)) = url::form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "cursor") {
+        if let Some((_, cursor)) =
+            url::form_urlencoded::parse(self.query().as_bytes()).find(|(name, _)| name == "cursor")
+        {
             asked.append_pair("cursor", &cursor);
         }
         asked.finish()
@@ -265,6 +271,11 @@ fn grouped(n: u64, mark: char) -> String {
         grouped.push(digit);
     }
     grouped
+}
+
+/// The query of a path.
+pub fn query_of(path: &str) -> &str {
+    path.split_once('?').map_or("", |(_, query)| query)
 }
 
 /// A text as a part of a path or a query.

@@ -1,9 +1,10 @@
 //! A receiver for a webhook as it is set, to be copied: a short program that verifies what this webhook sends. It names the
 //! environment's variables for secrets, and has none in it.
 
-mod literal;
+pub mod literal;
 
 use super::Console;
+use super::asked::Asked;
 use super::page::{Frame, Visit, show};
 use askama::Template;
 use axum::extract::State;
@@ -285,19 +286,16 @@ impl Page {
 /// The program, in the language that the query names, as a page; or as a file.
 pub async fn page(State(console): State<Arc<Console>>, visit: Visit) -> Result<Response, Response> {
     let webhook: Webhook = visit.get(&console, &visit.resource(PATH)).await?;
-    let query = visit.frame.path.split_once('?').map_or("", |(_, query)| query);
-    let asked = |name: &str| url::form_urlencoded::parse(query.as_bytes()).find(|one| one.0 == name).map(|one| one.1);
-    let named = asked("language");
-    let known = LANGUAGES.iter().find(|one| named.as_deref() == Some(one.0)).unwrap_or(&LANGUAGES[0]);
+    let asked = Asked::of(&visit.frame.path);
+    let known = LANGUAGES.iter().find(|one| asked.is("language", one.0)).unwrap_or(&LANGUAGES[0]);
     let (language, _, file) = *known;
-    let is_file = asked("file").is_some();
     let name = webhook.name.clone();
     let r = Receiver::of(webhook, &console.public_url, &visit);
     let code = r.program(language).map_err(|error| {
         tracing::error!(%error, "a receiver could not be made");
         StatusCode::INTERNAL_SERVER_ERROR.into_response()
     })?;
-    if is_file {
+    if asked.0.is_set("file") {
         let disposition = format!("attachment; filename=\"{file}\"");
         let headers = [
             (header::CONTENT_TYPE, "text/plain; charset=utf-8".to_owned()),

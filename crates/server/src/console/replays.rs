@@ -108,9 +108,7 @@ pub async fn create(State(console): State<Arc<Console>>, posted: Posted) -> Resu
             Ok(Redirect::to(&visit.frame.to(&format!("replays/{id}"))).into_response())
         }
         Err(refusal) => {
-            let status = refusal.status;
-            let form = Form::from(asked.0).refused(&visit.frame, refusal);
-            let form = form.map_err(|refusal| visit.frame.trouble(&refusal))?;
+            let (status, form) = Form::from(asked.0).refused(&visit.frame, refusal)?;
             let campaigns = Campaigns::of(&console, &visit).await?;
             Ok(show(status, &New { f: visit.frame, campaigns, form }))
         }

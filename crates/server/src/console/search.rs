@@ -4,6 +4,7 @@ use super::Console;
 use super::asked::{Asked, list};
 use super::inside::{Attempt, List};
 use super::page::{EVENTS, Frame, Posted, Visit, encoded, show};
+use crate::event_body::recipient_of;
 use askama::Template;
 use axum::extract::State;
 use axum::response::{IntoResponse, Redirect, Response};
@@ -58,7 +59,7 @@ pub struct Event {
 impl Event {
     /// The address, or what stands for the recipient where there is none.
     pub fn recipient(&self) -> &str {
-        recipient_of(&self.event)
+        recipient_of(&self.event).unwrap_or_default()
     }
 
     pub fn request_id(&self) -> &str {
@@ -85,14 +86,6 @@ impl Event {
     pub fn pretty(&self) -> String {
         serde_json::to_string_pretty(&self.event).unwrap_or_default()
     }
-}
-
-/// Whom the body of an event is about: the address, or what stands for the recipient where there is none.
-pub fn recipient_of(event: &Value) -> &str {
-    let identities = event["identityMap"].as_object().into_iter().flat_map(|map| map.values());
-    let identities: Vec<&Value> = identities.filter_map(Value::as_array).flatten().collect();
-    let primary = identities.iter().find(|identity| identity["primary"] == true);
-    primary.or(identities.first()).and_then(|identity| identity["id"].as_str()).unwrap_or_default()
 }
 
 #[derive(Clone, Debug, Deserialize)]

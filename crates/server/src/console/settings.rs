@@ -1,6 +1,7 @@
 //! Settings: the organization's name and how long it keeps what it has, its sandboxes, and this server.
 
 use super::Console;
+use super::asked::Asked;
 use super::form::{Form, fields_of, number};
 use super::inside::List;
 use super::page::{Fields, Frame, Posted, Visit, encoded, place_path, show};
@@ -133,13 +134,10 @@ async fn stored(console: &Console, visit: Visit) -> Result<Page, Response> {
 /// The settings.
 pub async fn page(State(console): State<Arc<Console>>, visit: Visit) -> Result<Response, Response> {
     let mut page = stored(&console, visit).await?;
-    let query = page.f.path.split_once('?').map_or("", |(_, query)| query);
-    let made = url::form_urlencoded::parse(query.as_bytes()).find(|one| one.0 == "made").map(|one| one.1);
+    let asked = Asked::of(&page.f.path);
     // Nothing is said that is not so.
-    let known = page.f.tenant.iter().flat_map(|tenant| &tenant.sandboxes);
-    page.notice = made
-        .filter(|made| known.into_iter().any(|name| name == made))
-        .map(|made| page.f.tx("settings-sandbox-made", made));
+    let mut known = page.f.tenant.iter().flat_map(|tenant| &tenant.sandboxes);
+    page.notice = known.find(|name| asked.is("made", name)).map(|made| page.f.tx("settings-sandbox-made", made));
     Ok(show(StatusCode::OK, &page))
 }
 
@@ -158,8 +156,8 @@ pub async fn replace(State(console): State<Arc<Console>>, posted: Posted) -> Res
             StatusCode::OK
         }
         Err(refusal) => {
-            let status = refusal.status;
-            page.form = Form::from(fields).refused(&page.f, refusal).map_err(|refusal| page.f.trouble(&refusal))?;
+            let (status, form) = Form::from(fields).refused(&page.f, refusal)?;
+            page.form = form;
             status
         }
     };
@@ -177,8 +175,8 @@ pub async fn make_sandbox(State(console): State<Arc<Console>>, posted: Posted) -
         }
         Err(refusal) => {
             let mut page = stored(&console, visit).await?;
-            let status = refusal.status;
-            page.sandbox = Form::from(fields).refused(&page.f, refusal).map_err(|refusal| page.f.trouble(&refusal))?;
+            let (status, form) = Form::from(fields).refused(&page.f, refusal)?;
+            page.sandbox = form;
             Ok(show(status, &page))
         }
     }

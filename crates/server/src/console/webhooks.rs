@@ -373,13 +373,10 @@ async fn save(
             let notice = Notice::of(visit.frame.t(said), &stored);
             page_of(visit.frame, &stored, Some(notice))
         }
-        Err(refusal) => {
-            let status = refusal.status;
-            match form.refused(&visit.frame, refusal) {
-                Ok(form) => again(visit.frame, status, form, headers),
-                Err(refusal) => visit.frame.trouble(&refusal),
-            }
-        }
+        Err(refusal) => match form.refused(&visit.frame, refusal) {
+            Ok((status, form)) => again(visit.frame, status, form, headers),
+            Err(trouble) => trouble,
+        },
     }
 }
 

@@ -1,8 +1,8 @@
 //! Backups as an operator makes them: beside a server under load, and put back after a loss.
 
-use crate::support::Random;
 use crate::support::server::Server;
 use crate::support::world::{World, execution};
+use crate::support::{self, Random};
 use crate::support::{must, until};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -16,10 +16,7 @@ use tokio::process::{Child, Command};
 const UNITARY: &str = "/ajo/im/executions/unitary";
 
 fn esito(server: &Server, words: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_esito"));
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"ESITO_")) {
-        command.env_remove(name);
-    }
+    let mut command = support::esito();
     command.args(words).arg("--config").arg(server.file("esito.toml"));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     command
@@ -105,7 +102,7 @@ async fn a_backup_beside_a_busy_server_holds_all_that_was_acknowledged_before() 
         assert_eq!(found["items"].as_array().unwrap().len(), 1, "load-{n}");
     }
     caller.post(UNITARY, &execution("after", &campaign, &["sent+after@simulator.esito.test"])).await.expect(202);
-    let told = |got: &[crate::support::receiver::Got]| got.iter().any(|got| got.recipient().contains("after"));
+    let told = |got: &[support::receiver::Got]| got.iter().any(|got| got.recipient().contains("after"));
     world.receiver.wait_until("an event of the restored server", told).await;
 }
 

@@ -12,6 +12,7 @@ use crate::support::{must, until};
 use hyper::Method;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
 
 /// A browser: it keeps cookies and sends forms as they are.
 pub struct Browser {
@@ -744,8 +745,19 @@ async fn a_file_that_is_not_whole_does_not_look_whole() {
     simulate(&world.caller, &addresses).await;
     let viewer = world.caller.post("/v1/api-keys", &json!({"role": "viewer", "name": "v"})).await.expect(201);
     let browser = Browser::signed_in_with(&world, viewer["key"].as_str().unwrap()).await;
-    // A client that takes little at a time.
-    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    let mut stream = half_taken(&world, &browser).await;
+    // What its key may no longer read does not come.
+    world.caller.delete(&format!("/v1/api-keys/{}", viewer["id"].as_str().unwrap())).await;
+    let mut rest = Vec::new();
+    let ended = must("the file to break off", stream.read_to_end(&mut rest)).await;
+    let items = rest.split(|byte| *byte == b'\n').filter(|line| line.starts_with(b"{")).count();
+    assert!((200..1_000).contains(&items), "{items}");
+    assert!(ended.is_err() || !rest.ends_with(b"0\r\n\r\n"), "the last chunk is missing (RFC 9112 section 7.1)");
+}
+
+/// An export of all messages, by a client that takes little at a time and has begun.
+async fn half_taken(world: &World, browser: &Browser) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4_096).unwrap();
     let host = world.server.base.strip_prefix("http://").unwrap();
     let mut stream = socket.connect(host.parse().unwrap()).await.unwrap();
@@ -757,13 +769,34 @@ async fn a_file_that_is_not_whole_does_not_look_whole() {
     let mut begun = [0; 15];
     stream.read_exact(&mut begun).await.unwrap();
     assert_eq!(&begun, b"HTTP/1.1 200 OK");
-    // What its key may no longer read does not come.
-    world.caller.delete(&format!("/v1/api-keys/{}", viewer["id"].as_str().unwrap())).await;
+    stream
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_are_written_few_at_a_time() {
+    let world = World::start().await;
+    // More than the sockets hold.
+    let addresses: Vec<String> = (0..1_500).map(|i| format!("sent+{i}@simulator.esito.test")).collect();
+    simulate(&world.caller, &addresses).await;
+    let mut browser = Browser::signed_in(&world).await;
+    let mut under_way = Vec::new();
+    for _ in 0..4 {
+        under_way.push(half_taken(&world, &browser).await);
+    }
+    let export = format!("{PROD}/deliveries/export?format=csv");
+    let refused = browser.get(&export).await;
+    assert!(refused.status == 429 && refused.text().contains("Try again in a moment"), "{}", refused.text());
+    // One that is given up makes room.
+    drop(under_way.pop());
+    let room = async {
+        while browser.get(&export).await.status == 429 {
+            tokio::task::yield_now().await;
+        }
+    };
+    must("room for another", room).await;
     let mut rest = Vec::new();
-    let ended = must("the file to break off", stream.read_to_end(&mut rest)).await;
-    let items = rest.split(|byte| *byte == b'\n').filter(|line| line.starts_with(b"{")).count();
-    assert!((200..1_000).contains(&items), "{items}");
-    assert!(ended.is_err() || !rest.ends_with(b"0\r\n\r\n"), "the last chunk is missing (RFC 9112 section 7.1)");
+    must("a file to come whole", under_way[0].read_to_end(&mut rest)).await.unwrap();
+    assert!(rest.ends_with(b"0\r\n\r\n"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

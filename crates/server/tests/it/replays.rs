@@ -4,12 +4,11 @@ use crate::support::backing::{Backing, on_every_store};
 use crate::support::client::Caller;
 use crate::support::receiver::{Got, Reply};
 use crate::support::world::{World, execution};
-use crate::support::{Random, must, until};
+use crate::support::{Random, esito, must, until};
 use serde_json::{Value, json};
 use std::collections::{BTreeSet, HashMap};
 use std::process::Stdio;
 use std::time::Duration;
-use tokio::process::Command;
 
 const UNITARY: &str = "/ajo/im/executions/unitary";
 /// The posts of a webhook at a time, and the most that have ended and are not written down.
@@ -156,10 +155,7 @@ async fn what_is_asked_for_is_checked() {
 
 /// `esito replay` with these words; its exit code, what it printed and what it told.
 async fn esito_replay(world: &World, words: &[&str]) -> (i32, String, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_esito"));
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"ESITO_")) {
-        command.env_remove(name);
-    }
+    let mut command = esito();
     command.args(["replay", "--url", &world.server.base, "--org", "default@EsitoOrg"]).args(words);
     command.env("ESITO_API_KEY", &world.server.key).stdin(Stdio::null());
     let output = must("esito replay to end", command.output()).await.unwrap();

@@ -1,12 +1,12 @@
 //! Feedback events as they are recorded: the stream of the API, followed by `esito tail`.
 
-use crate::support::must;
 use crate::support::world::{World, execution, simulate};
+use crate::support::{esito, must};
 use serde_json::{Value, json};
 use std::process::Stdio;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::process::{Child, ChildStdout, Command};
+use tokio::process::{Child, ChildStdout};
 use tokio::sync::oneshot;
 
 /// `esito tail` at work.
@@ -21,10 +21,7 @@ impl Tail {
     }
 
     fn start_with(base: &str, key: &str, words: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_esito"));
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"ESITO_")) {
-            command.env_remove(name);
-        }
+        let mut command = esito();
         command.args(["tail", "--url", base, "--org", "default@EsitoOrg"]).args(words).env("ESITO_API_KEY", key);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().unwrap();

@@ -14,9 +14,24 @@ pub mod world;
 
 use std::future::Future;
 use std::time::Duration;
+use tokio::process::Command;
 
 /// After this long a test that waits is stuck.
 pub const HANG: Duration = Duration::from_secs(60);
+
+/// The program. What is meant for a test, or for a server of the developer's own, is not meant for this one.
+pub fn esito() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_esito"));
+    clear(&mut command);
+    command
+}
+
+/// Leaves nothing of Esito's own in a command's environment.
+pub fn clear(command: &mut Command) {
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"ESITO_")) {
+        command.env_remove(name);
+    }
+}
 
 /// Waits for something that must happen; a hang guard, not a measure.
 pub async fn must<T>(what: &str, future: impl Future<Output = T>) -> T {

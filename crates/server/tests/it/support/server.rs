@@ -1,6 +1,6 @@
 //! The program `esito serve` as a process, to be stopped, killed and started again.
 
-use super::must;
+use super::{clear, must};
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -145,10 +145,7 @@ impl Server {
             command.arg("--print-key-file").arg(self.file("key"));
         }
         command.stdout(Stdio::piped()).stderr(log).stdin(Stdio::null()).kill_on_drop(true);
-        // What is meant for a test, or for a server of the developer's own, is not meant for this one.
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"ESITO_")) {
-            command.env_remove(name);
-        }
+        clear(&mut command);
         let mut child = command.spawn().expect("the program starts");
         let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
         let found = must("the server to be ready", async {
