@@ -149,9 +149,9 @@ function draw(place, columns, language) {
   const moment = new Intl.DateTimeFormat(language, { timeZone: "UTC", day: "2-digit", month: "short", hour: "2-digit", minute: "2-digit", hour12: false });
   const number = new Intl.NumberFormat(language);
   const short = new Intl.NumberFormat(language, { notation: "compact" });
+  const step = columns.at[1] - columns.at[0];
   let sum = columns.at.map(() => 0);
   // Each on top of those before it: the highest is drawn first.
-  const step = columns.at[1] - columns.at[0];
   const series = names.map((name) => {
     const { label, values } = columns[name];
     sum = sum.map((before, i) => before + (values[i] || 0));
@@ -232,10 +232,7 @@ document.addEventListener("htmx:beforeSwap", (event) => {
     event.detail.shouldSwap = false;
   }
 });
-document.addEventListener("htmx:afterSwap", () => {
-  const part = document.getElementById("main");
-  prepare(part);
-});
+document.addEventListener("htmx:afterSwap", () => prepare(document.getElementById("main")));
 
 function prepare(part) {
   for (const id of opened) {
